@@ -1,0 +1,182 @@
+"""What every command shares: exit codes, error lines, option parsing. Imports neither torch nor a runtime.
+
+A command is a function ``main(argv) -> int`` and a two-line module end::
+
+    if __name__ == "__main__":
+        sys.exit(run(main))
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import errno
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+from segformer_edge.errors import SegformerEdgeError, UsageError
+from segformer_edge.model.config import STRIDE
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_OVER_BUDGET, EXIT_BELOW_ACCURACY = 0, 1, 2, 3, 4
+#: What a shell reports for a process ended by SIGINT, SIGPIPE and SIGTERM: 128 + the signal's number.
+EXIT_INTERRUPTED, EXIT_BROKEN_PIPE, EXIT_TERMINATED = 130, 141, 143
+
+#: Longest side a ``--size`` may name; far above any network input, it only catches slips of the keyboard.
+MAX_SIDE = 8192
+
+_DISK_FULL_NUMBERS = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+#: Native writers (OpenVINO, safetensors) raise their own types, with the system's words in the text.
+_DISK_FULL_WORDS = tuple(os.strerror(number).lower() for number in sorted(_DISK_FULL_NUMBERS))
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived; like KeyboardInterrupt it passes every ``except Exception`` so that cleaning up runs."""
+
+
+class DiskFullError(SegformerEdgeError):
+    """The disk, a quota or the process's file size limit is full (exit code 1)."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with exact option names only, whose errors are UsageErrors with a suggestion."""
+
+    def __init__(self, prog: str, description: str, epilog: str | None = None) -> None:
+        super().__init__(prog=prog, description=description, epilog=epilog, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
+        options = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
+        hint = did_you_mean(unknown.group(1), options) if unknown else ""
+        raise UsageError(f"{message}.", hint=f"{hint} See: {self.prog} --help".strip())
+
+
+def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
+    """Call ``main(argv)`` and return the process's exit code; errors a user can act on become one message on stderr.
+
+    A SegformerEdgeError gives its own ``exit_code``, Ctrl-C 130, SIGTERM 143, a closed pipe 141 (silently), a full
+    disk or too little memory 1. Anything else is a defect of this program and keeps its traceback.
+    """
+    try:
+        with _sigterm_raises():
+            code = main(argv)
+            sys.stdout.flush()
+            return code
+    except SegformerEdgeError as error:
+        return fail(error)
+    except KeyboardInterrupt:
+        return _last_words("interrupted", EXIT_INTERRUPTED)
+    except Terminated:
+        return _last_words("terminated", EXIT_TERMINATED)
+    except BrokenPipeError:
+        # The reader went away (`| head`). Python flushes stdout once more at exit, so give it somewhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    except MemoryError:
+        return fail(SegformerEdgeError("Out of memory.", hint="Try a smaller --size or fewer --targets at a time."))
+    except Exception as error:
+        if is_disk_full(error):
+            return fail(disk_full(error))
+        if isinstance(error, PermissionError) and error.filename:
+            return fail(UsageError(f"No permission for '{error.filename}'."))
+        raise
+
+
+def fail(error: SegformerEdgeError) -> int:
+    """Print ``error`` on stderr as "error: ..." and return its exit code."""
+    return _last_words(f"error: {error}", error.exit_code)
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether ``error``, or an error it came from, says that no more bytes could be written."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, DiskFullError):
+            return True
+        if isinstance(error, OSError) and error.errno in _DISK_FULL_NUMBERS:
+            return True
+        if isinstance(error, Exception) and any(words in str(error).lower() for words in _DISK_FULL_WORDS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def disk_full(error: BaseException, path: str | os.PathLike[str] | None = None) -> DiskFullError:
+    """The message for a full disk; ``path`` is what was being written (else taken from ``error``)."""
+    where = path or getattr(error, "filename", None)
+    what = f"No space left while writing '{os.fspath(where)}'." if where else "No space left while writing."
+    return DiskFullError(what, hint="Free some space or raise the quota (df -h, ulimit -f), then run it again.")
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """``"512"`` or ``"384x512"`` -> (height, width), both positive multiples of 32. Raises UsageError."""
+    match = re.fullmatch(r"\s*(\d{1,9})(?:\s*[xX]\s*(\d{1,9}))?\s*", text, flags=re.ASCII)
+    if match is None:
+        raise UsageError(f"Size '{text}' is not a number or HEIGHTxWIDTH.", hint="For example: --size 512 or 384x512")
+    height = int(match.group(1))
+    width = int(match.group(2)) if match.group(2) else height
+    nearest = [min(max(STRIDE, round(side / STRIDE) * STRIDE), MAX_SIDE) for side in (height, width)]
+    if max(height, width) > MAX_SIDE:
+        raise UsageError(f"Size {height}x{width} is larger than {MAX_SIDE}.", hint=_try_size(nearest))
+    if height % STRIDE or width % STRIDE or not height or not width:
+        raise UsageError(
+            f"Size {height}x{width} does not work: SegFormer needs sides divisible by {STRIDE}.",
+            hint=_try_size(nearest),
+        )
+    return height, width
+
+
+def nearest(word: str, choices: Iterable[str]) -> str | None:
+    """The one of ``choices`` that ``word`` was probably meant to be, or None."""
+    by_lower = {choice.lower(): choice for choice in choices}
+    found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
+    return by_lower[found[0]] if found else None
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """``"Did you mean 'tflite'?"``, or the list of choices where none is near."""
+    names = list(choices)
+    found = nearest(word, names)
+    return f"Did you mean '{found}'?" if found else f"Choose one of: {', '.join(names)}."
+
+
+def on_terminal() -> bool:
+    """Whether stderr is a terminal, where a progress bar helps; in a pipe or a log it would only be noise."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def _try_size(sides: Sequence[int]) -> str:
+    height, width = sides
+    return f"Try: --size {height}" if height == width else f"Try: --size {height}x{width}"
+
+
+def _last_words(text: str, code: int) -> int:
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        pass  # stderr is closed or full; the exit code still tells
+    return code
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """SIGTERM as an exception, so that ``finally`` and ``with`` clean up. Only the main thread may set handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def raise_terminated(signum: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, raise_terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
