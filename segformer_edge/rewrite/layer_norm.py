@@ -1,0 +1,112 @@
+"""Exact rewrite 2: LayerNorm's affine part folded into its readers, its mean into the writers of its input.
+
+A LayerNorm is ``g * (x - mean(x)) / std(x) + b``. Where every reader is linear and unpadded, ``g`` and ``b`` belong
+to the reader. Where every writer of ``x`` is linear, the writer can subtract the channel mean offline, and what is
+left is an RMS norm. Every reader of a stage's residual stream is a LayerNorm, so the stream may be centred as a whole.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segformer_edge.model.segformer import SegFormer
+
+
+class RmsNorm(nn.Module):
+    """``x * rsqrt(mean(x**2) + eps)`` over the last axis, optionally times ``weight`` plus ``bias``.
+
+    The mean is a C -> 1 linear: XNNPACK's mean only reduces image axes, and anything else splits the delegate.
+    """
+
+    mean: Tensor
+
+    def __init__(self, dim: int, eps: float, weight: Tensor | None = None, bias: Tensor | None = None) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("mean", torch.full((1, dim), 1.0 / dim, dtype=torch.float64), persistent=False)
+        self.weight = None if weight is None else nn.Parameter(weight.clone())
+        self.bias = None if bias is None else nn.Parameter(bias.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * torch.rsqrt(F.linear(x * x, self.mean) + self.eps)
+        if self.weight is not None:
+            x = x * self.weight
+        return x if self.bias is None else x + self.bias
+
+
+def _absorb(reader: nn.Linear | nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
+    """Let ``reader`` compute on ``x`` what it computed on ``x * weight + bias`` (per input channel, unpadded)."""
+    assert reader.bias is not None
+    if isinstance(reader, nn.Conv2d):
+        if any(reader.padding):  # zero padding is not padded with `bias`: a shift cannot be folded
+            raise ValueError("A padded convolution cannot absorb a shift exactly.")
+        reader.bias.add_(torch.einsum("oihw,i->o", reader.weight, bias))
+        reader.weight.mul_(weight[None, :, None, None])
+    else:
+        reader.bias.add_(reader.weight @ bias)
+        reader.weight.mul_(weight[None, :])
+
+
+def _centre(writer: nn.Linear | nn.Conv2d) -> None:
+    """Let ``writer`` produce outputs whose mean over channels is zero."""
+    writer.weight.sub_(writer.weight.mean(dim=0, keepdim=True))
+    if writer.bias is not None:
+        writer.bias.sub_(writer.bias.mean())
+
+
+@torch.no_grad()
+def fold_layer_norm_affine(model: SegFormer) -> SegFormer:
+    """Fold weight and bias of the LayerNorms inside the blocks into q, k, v, the reduction and fc1, in place.
+
+    Stage norms keep theirs: the next patch embedding reads them through zero padding, which a shift does not survive.
+    """
+    for stage in model.stages:
+        for block in stage.blocks:
+            attention = block.attention
+            pairs = [(block.norm2, [block.ffn.fc1])]
+            if attention.reduction is None:
+                pairs.append((block.norm1, [attention.q, attention.k, attention.v]))
+            else:
+                pairs.append((block.norm1, [attention.q, attention.reduction.conv]))
+                pairs.append((attention.reduction.norm, [attention.k, attention.v]))
+            for norm, readers in pairs:
+                for reader in readers:
+                    _absorb(reader, norm.weight, norm.bias)
+                norm.weight.fill_(1.0)
+                norm.bias.zero_()
+    return model
+
+
+def _rms(norm: nn.LayerNorm, affine: bool = False) -> RmsNorm:
+    values = (norm.weight, norm.bias) if affine else ()
+    return RmsNorm(norm.normalized_shape[0], norm.eps, *values).to(norm.weight)
+
+
+@torch.no_grad()
+def centre_residual_streams(model: SegFormer) -> SegFormer:
+    """Centre every writer of a LayerNorm's input offline and turn the LayerNorms into RMS norms, in place.
+
+    Needs :func:`fold_layer_norm_affine` first. The patch embedding's norm starts the stream; its affine part becomes
+    a C -> C linear that also takes the channel mean away.
+    """
+    for stage in model.stages:
+        embedding = stage.patch_embedding
+        norm = embedding.norm
+        start = nn.Linear(norm.normalized_shape[0], norm.normalized_shape[0]).to(norm.weight)
+        start.weight.copy_(torch.diag(norm.weight))
+        start.bias.copy_(norm.bias)
+        _centre(start)
+        _centre(embedding.proj)
+        embedding.norm = nn.Sequential(_rms(norm), start)
+        for block in stage.blocks:
+            _centre(block.attention.proj)
+            _centre(block.ffn.fc2)
+            block.norm1, block.norm2 = _rms(block.norm1), _rms(block.norm2)
+            reduction = block.attention.reduction
+            if reduction is not None:
+                _centre(reduction.conv)
+                reduction.norm = _rms(reduction.norm)
+        stage.norm = _rms(stage.norm, affine=True)
+    return model
