@@ -1,7 +1,8 @@
 """SegFormer as in the paper: Xie et al., NeurIPS 2021, arXiv 2105.15203.
 
 Section 3.1 is the encoder (hierarchical Mix Transformer), section 3.2 the all-MLP decoder. Tokens are
-``(batch, tokens, channels)`` in row-major order of the feature map; feature maps are ``(batch, channels, height, width)``.
+``(batch, tokens, channels)`` in row-major order of the feature map; feature maps are
+``(batch, channels, height, width)``.
 """
 
 from __future__ import annotations
