@@ -1,0 +1,58 @@
+"""Post-training calibration: run images through the float network, let the sites observe, fix their parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from quantization.observers import OBSERVERS, MseObserver
+from quantization.params import ActivationParams, params_from_range, weight_scales
+from quantization.recipe import Recipe, apply_recipe
+from quantization.sites import Mode, Site, named_sites, named_weights, set_mode
+
+
+class CalibrationError(ValueError):
+    """Calibration saw nothing, or something that cannot be quantized."""
+
+
+def _observe_with(site: Site, observer: str) -> None:
+    if observer == "mse":
+        site.observer = MseObserver(site.dtype)
+    else:
+        site.observer = OBSERVERS[observer]()
+
+
+@torch.no_grad()
+def calibrate(model: nn.Module, batches: Iterable[Tensor], recipe: Recipe) -> None:
+    """Apply ``recipe`` and calibrate every active site of ``model`` on ``batches`` (model inputs, float32).
+
+    Leaves the model in :attr:`Mode.FAKE`. Raises CalibrationError without batches or when a site sees NaN or Inf.
+    """
+    apply_recipe(model, recipe)
+    for _, site in named_sites(model):
+        if site.active and site.fixed is None:
+            _observe_with(site, recipe.observer(site.role))
+    set_mode(model, Mode.OBSERVE)
+    count = 0
+    for batch in batches:
+        model(batch)
+        count += 1
+    if not count:
+        raise CalibrationError("Calibration needs at least one image.")
+    for name, site in named_sites(model):
+        if not site.active:
+            continue
+        if site.fixed is not None:
+            site.params = ActivationParams(site.dtype, *site.fixed)
+            continue
+        assert site.observer is not None
+        low, high = site.observer.range()
+        if not (abs(low) < float("inf") and abs(high) < float("inf")):
+            raise CalibrationError(f"Site '{name}' saw values from {low} to {high}; it cannot be quantized.")
+        site.params = params_from_range(low, high, site.dtype)
+        site.observer = None
+    for _, conv in named_weights(model):
+        conv.scales = weight_scales(conv.weight) if conv.active else None
+    set_mode(model, Mode.FAKE)

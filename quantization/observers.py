@@ -1,0 +1,151 @@
+"""Observers: what a site saw during calibration, and the range they make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from quantization.params import RANGES
+
+
+class Observer(Protocol):
+    """Sees every calibration tensor, then answers with the range to quantize."""
+
+    def observe(self, x: Tensor) -> None: ...
+
+    def range(self) -> tuple[float, float]: ...
+
+
+class MinMaxObserver:
+    """The smallest and largest value seen: no clipping, so one outlier widens every step."""
+
+    def __init__(self) -> None:
+        self.low, self.high = float("inf"), float("-inf")
+
+    def observe(self, x: Tensor) -> None:
+        low, high = torch.aminmax(x)
+        self.low, self.high = min(self.low, low.item()), max(self.high, high.item())
+
+    def range(self) -> tuple[float, float]:
+        return self.low, self.high
+
+
+class MovingAverageObserver:
+    """Exponential moving average of each tensor's extremes (Jacob et al., CVPR 2018)."""
+
+    def __init__(self, momentum: float = 0.1) -> None:
+        self.momentum = momentum
+        self.low: float | None = None
+        self.high = 0.0
+
+    def observe(self, x: Tensor) -> None:
+        low, high = (value.item() for value in torch.aminmax(x))
+        if self.low is None:
+            self.low, self.high = low, high
+            return
+        self.low += self.momentum * (low - self.low)
+        self.high += self.momentum * (high - self.high)
+
+    def range(self) -> tuple[float, float]:
+        return (float("inf") if self.low is None else self.low), self.high
+
+
+class HistogramObserver:
+    """A histogram whose range grows by whole factors of two, so that old counts merge without error."""
+
+    BINS = 2048
+
+    def __init__(self) -> None:
+        self.limit = 0.0
+        self.counts = torch.zeros(self.BINS, dtype=torch.float64)
+        self.low, self.high = float("inf"), float("-inf")
+
+    def observe(self, x: Tensor) -> None:
+        low, high = (value.item() for value in torch.aminmax(x))
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        largest = max(abs(low), abs(high), 1e-12)
+        if self.limit == 0.0:
+            self.limit = largest
+        while self.limit < largest:
+            self._double()
+        self.counts += torch.histc(x.detach().float(), self.BINS, -self.limit, self.limit).double()
+
+    def _double(self) -> None:
+        half = self.counts.reshape(-1, 2).sum(1)
+        self.counts = torch.zeros_like(self.counts)
+        self.counts[self.BINS // 4 : self.BINS // 4 * 3] = half
+        self.limit *= 2.0
+
+    def centres(self) -> Tensor:
+        width = 2.0 * self.limit / self.BINS
+        return -self.limit + width * (torch.arange(self.BINS, dtype=torch.float64) + 0.5)
+
+    def range(self) -> tuple[float, float]:
+        return self.low, self.high
+
+
+class PercentileObserver(HistogramObserver):
+    """Clips the same share of values at both ends."""
+
+    def __init__(self, percentile: float = 99.99) -> None:
+        super().__init__()
+        self.percentile = percentile
+
+    def range(self) -> tuple[float, float]:
+        if not self.counts.sum():
+            return self.low, self.high
+        share = self.counts.cumsum(0) / self.counts.sum()
+        tail = 1.0 - self.percentile / 100.0
+        centres = self.centres()
+        low = centres[int((share > tail).nonzero()[0])].item()
+        high = centres[int((share >= 1.0 - tail).nonzero()[0])].item()
+        return max(low, self.low), min(high, self.high)
+
+
+class MseObserver(HistogramObserver):
+    """The range whose quantization has the least mean squared error on the histogram.
+
+    Each end is shrunk on its own by a coordinate search over 5 % steps of the seen range.
+    """
+
+    STEPS = 20
+
+    def __init__(self, dtype: str = "int8") -> None:
+        super().__init__()
+        first, last = RANGES[dtype]
+        self.levels = last - first
+
+    def _error(self, low: float, high: float) -> float:
+        centres = self.centres()
+        scale = max(high - low, 1e-12) / self.levels
+        clipped = centres.clamp(low, high)
+        # Inside the range the rounding error is uniform within a step, which bins cannot resolve: scale**2 / 12.
+        error = (centres - clipped) ** 2 + scale * scale / 12.0
+        return float((error * self.counts).sum())
+
+    def range(self) -> tuple[float, float]:
+        low, high = min(self.low, 0.0), max(self.high, 0.0)
+        if not self.counts.sum():
+            return self.low, self.high
+        ends = [low, high]
+        for _ in range(2):
+            for end in (0, 1):
+                full = (low, high)[end]
+                tried = []
+                for step in range(1, self.STEPS + 1):
+                    candidate = list(ends)
+                    candidate[end] = full * step / self.STEPS
+                    tried.append((self._error(candidate[0], candidate[1]), candidate[end]))
+                ends[end] = min(tried)[1]
+        return ends[0], ends[1]
+
+
+OBSERVERS: dict[str, Callable[[], Observer]] = {
+    "min_max": MinMaxObserver,
+    "moving_average": MovingAverageObserver,
+    "percentile": PercentileObserver,
+    "mse": MseObserver,
+}

@@ -1,0 +1,66 @@
+"""Affine quantization parameters: ``real = scale * (integer - zero_point)``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+#: Integer range per dtype. int8 weights use the symmetric part, -127..127.
+RANGES: dict[str, tuple[int, int]] = {"int8": (-128, 127), "int16": (-32768, 32767)}
+TORCH_DTYPES: dict[str, torch.dtype] = {"int8": torch.int8, "int16": torch.int16}
+#: A site that only ever saw one value still needs a usable scale.
+MIN_SCALE = 1e-8
+
+
+@dataclass(frozen=True)
+class ActivationParams:
+    """Per-tensor parameters of one site."""
+
+    dtype: str
+    scale: float
+    zero_point: int
+
+    def __post_init__(self) -> None:
+        if self.dtype not in RANGES:
+            raise ValueError(f"dtype must be one of {', '.join(RANGES)}; got '{self.dtype}'.")
+        if not 0.0 < self.scale < float("inf"):
+            raise ValueError(f"scale must be positive and finite; got {self.scale}.")
+        low, high = RANGES[self.dtype]
+        if not low <= self.zero_point <= high:
+            raise ValueError(f"zero_point must lie in {low}..{high} for {self.dtype}; got {self.zero_point}.")
+
+
+def params_from_range(low: float, high: float, dtype: str) -> ActivationParams:
+    """Parameters that cover ``[low, high]`` and represent 0 exactly; int16 is symmetric, as its kernels ask."""
+    low, high = min(float(low), 0.0), max(float(high), 0.0)
+    first, last = RANGES[dtype]
+    if dtype == "int16":
+        return ActivationParams(dtype, _float32(max(-low, high, MIN_SCALE) / last), 0)
+    scale = _float32(max(high - low, MIN_SCALE) / (last - first))
+    zero_point = round(first - low / scale)
+    return ActivationParams(dtype, scale, int(min(max(zero_point, first), last)))
+
+
+def _float32(value: float) -> float:
+    """The float32 that every runtime will store, so that the reference computes with the same number."""
+    return float(torch.tensor(value, dtype=torch.float32))
+
+
+def weight_scales(weight: Tensor) -> Tensor:
+    """Symmetric int8 scales, one per output channel (axis 0), float32: ``max|w| / 127``."""
+    largest = weight.detach().flatten(1).abs().amax(dim=1)
+    return (largest / 127.0).clamp_min(MIN_SCALE).float()
+
+
+def fake_quantize(x: Tensor, params: ActivationParams) -> Tensor:
+    """Quantize and dequantize; gradients pass straight through inside the range."""
+    low, high = RANGES[params.dtype]
+    return torch.fake_quantize_per_tensor_affine(x, params.scale, params.zero_point, low, high)
+
+
+def fake_quantize_weight(weight: Tensor, scales: Tensor) -> Tensor:
+    """Per-channel symmetric quantize-dequantize of ``weight`` along axis 0."""
+    zeros = torch.zeros_like(scales, dtype=torch.int32)
+    return torch.fake_quantize_per_channel_affine(weight, scales, zeros, 0, -127, 127)

@@ -1,0 +1,181 @@
+"""The network as it is deployed: the rewritten SegFormer as convolutions, with quantization sites.
+
+Every linear layer is a 1x1 convolution on the feature map, so channels stay the last axis of memory in the runtimes'
+own NHWC layout and no transpose is needed but around the heads of the attention. All tensors are ``(B, C, H, W)``.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quantization.sites import QuantConv2d, Site
+from segformer_edge.errors import UsageError
+from segformer_edge.model.config import STRIDE
+from segformer_edge.model.segformer import Block, EfficientSelfAttention, MixFFN, OverlapPatchEmbedding, SegFormer, Stage
+from segformer_edge.rewrite import FoldedHead, RmsNorm, rewrite_exactly
+
+#: Softmax lies in [0, 1]; every runtime's int8 softmax kernel asks for exactly these parameters.
+SOFTMAX_PARAMS = (1.0 / 256.0, -128)
+
+
+class Norm(nn.Module):
+    """RMS norm over channels: the mean of squares is a C -> 1 convolution."""
+
+    mean: Tensor
+
+    def __init__(self, norm: RmsNorm, role: str) -> None:
+        super().__init__()
+        self.eps = norm.eps
+        self.register_buffer("mean", norm.mean[:, :, None, None].clone())
+        self.weight = None if norm.weight is None else nn.Parameter(norm.weight[None, :, None, None].clone())
+        self.bias = None if norm.bias is None else nn.Parameter(norm.bias[None, :, None, None].clone())
+        self.output = Site(role)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * torch.rsqrt(F.conv2d(x * x, self.mean) + self.eps)
+        if self.weight is not None:
+            x = x * self.weight
+        if self.bias is not None:
+            x = x + self.bias
+        return self.output(x)
+
+
+class Embedding(nn.Module):
+    """Overlap patch embedding; the norm's affine part and the centring are one C -> C convolution."""
+
+    def __init__(self, embedding: OverlapPatchEmbedding) -> None:
+        super().__init__()
+        norm, affine = embedding.norm
+        self.proj = QuantConv2d("patch_embedding", embedding.proj)
+        self.norm = Norm(norm, "embedding_norm")
+        self.affine = QuantConv2d.from_linear("embedding_affine", affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.affine(self.norm(self.proj(x)))
+
+
+class Attention(nn.Module):
+    """Efficient self-attention on a normalised feature map; products are 3-D bmm over ``B * heads``."""
+
+    def __init__(self, attention: EfficientSelfAttention) -> None:
+        super().__init__()
+        self.heads = attention.heads
+        self.query = QuantConv2d.from_linear("query", attention.q)
+        self.key = QuantConv2d.from_linear("key", attention.k)
+        self.value = QuantConv2d.from_linear("value", attention.v)
+        self.proj = QuantConv2d.from_linear("attention_output", attention.proj)
+        self.reduction = None
+        if attention.reduction is not None:
+            self.reduction = QuantConv2d("sequence_reduction", attention.reduction.conv)
+            self.reduction_norm = Norm(attention.reduction.norm, "reduction_norm")
+        self.scores = Site("attention_scores")
+        self.probabilities = Site("attention_probabilities", fixed=SOFTMAX_PARAMS)
+        self.context = Site("attention_context")
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B*heads, H*W, C/heads)."""
+        batch, dim, height, width = x.shape
+        x = x.permute(0, 2, 3, 1).reshape(batch, height * width, self.heads, dim // self.heads)
+        return x.permute(0, 2, 1, 3).reshape(batch * self.heads, height * width, dim // self.heads)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, dim, height, width = x.shape
+        source = x if self.reduction is None else self.reduction_norm(self.reduction(x))
+        query, key, value = self._heads(self.query(x)), self._heads(self.key(source)), self._heads(self.value(source))
+        scores = self.scores(torch.bmm(query, key.permute(0, 2, 1)))
+        context = torch.bmm(self.probabilities(scores.softmax(dim=-1)), value)
+        context = context.reshape(batch, self.heads, height * width, dim // self.heads).permute(0, 2, 1, 3)
+        context = context.reshape(batch, height, width, dim).permute(0, 3, 1, 2)
+        return self.proj(self.context(context))
+
+
+class FeedForward(nn.Module):
+    """Mix-FFN."""
+
+    def __init__(self, ffn: MixFFN) -> None:
+        super().__init__()
+        self.fc1 = QuantConv2d.from_linear("fc1", ffn.fc1)
+        self.depthwise = QuantConv2d("depthwise", ffn.depthwise)
+        self.activation = Site("gelu")
+        self.fc2 = QuantConv2d.from_linear("fc2", ffn.fc2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.activation(F.gelu(self.depthwise(self.fc1(x)))))
+
+
+class EdgeBlock(nn.Module):
+    """One transformer block on a centred residual stream."""
+
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = Norm(block.norm1, "norm"), Norm(block.norm2, "norm")
+        self.attention = Attention(block.attention)
+        self.ffn = FeedForward(block.ffn)
+        self.residual1, self.residual2 = Site("residual"), Site("residual")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.residual1(x + self.attention(self.norm1(x)))
+        return self.residual2(x + self.ffn(self.norm2(x)))
+
+
+class EdgeStage(nn.Module):
+    """Patch embedding, blocks and the stage norm, whose output is the stage's feature map."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self.embedding = Embedding(stage.patch_embedding)
+        self.blocks = nn.ModuleList(EdgeBlock(block) for block in stage.blocks)
+        self.norm = Norm(stage.norm, "feature")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embedding(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+
+class Head(nn.Module):
+    """The folded head: project at native resolution, upsample, add, ReLU, classify."""
+
+    def __init__(self, head: FoldedHead) -> None:
+        super().__init__()
+        self.projections = nn.ModuleList(QuantConv2d.from_linear("head_projection", p) for p in head.projections)
+        self.fused = Site("head_fused")
+        self.classifier = QuantConv2d("classifier", head.classifier)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        size = features[0].shape[2:]
+        total = self.projections[0](features[0])
+        for projection, feature in zip(self.projections[1:], features[1:], strict=True):
+            total = total + F.interpolate(projection(feature), size=size, mode="bilinear", align_corners=False)
+        return self.classifier(self.fused(F.relu(total)))
+
+
+class EdgeSegFormer(nn.Module):
+    """Deployable SegFormer. ``output`` is ``"logits"`` ``(B, classes, H/4, W/4)`` or ``"labels"`` uint8 ``(B, H/4, W/4)``."""
+
+    def __init__(self, model: SegFormer, output: str = "logits") -> None:
+        super().__init__()
+        if output not in ("logits", "labels"):
+            raise UsageError(f"The output form is 'logits' or 'labels'; got '{output}'.")
+        folded = rewrite_exactly(model)
+        self.config = model.config
+        self.output_form = output
+        self.image = Site("image")
+        self.stages = nn.ModuleList(EdgeStage(stage) for stage in folded.stages)
+        self.decode_head = Head(folded.decode_head)
+        self.eval()
+
+    def forward(self, image: Tensor) -> Tensor:
+        if image.shape[2] % STRIDE or image.shape[3] % STRIDE:
+            raise UsageError(
+                f"The input is {image.shape[2]}x{image.shape[3]}; both sides must be multiples of {STRIDE}."
+            )
+        x, features = self.image(image), []
+        for stage in self.stages:
+            x = stage(x)
+            features.append(x)
+        logits = self.decode_head(features)
+        return logits if self.output_form == "logits" else logits.argmax(dim=1).to(torch.uint8)
