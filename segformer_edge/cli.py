@@ -9,6 +9,7 @@ A command is a function ``main(argv) -> int`` and a two-line module end::
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import errno
 import os
@@ -17,7 +18,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -158,14 +158,12 @@ def _try_size(sides: Sequence[int]) -> str:
 
 
 def _last_words(text: str, code: int) -> int:
-    try:
+    with contextlib.suppress(OSError):  # stderr is closed or full; the exit code still tells
         print(text, file=sys.stderr, flush=True)
-    except OSError:
-        pass  # stderr is closed or full; the exit code still tells
     return code
 
 
-@contextmanager
+@contextlib.contextmanager
 def _sigterm_raises() -> Iterator[None]:
     """SIGTERM as an exception, so that ``finally`` and ``with`` clean up. Only the main thread may set handlers."""
     if threading.current_thread() is not threading.main_thread():

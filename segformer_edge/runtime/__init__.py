@@ -1,0 +1,28 @@
+"""Running exported files on a device: numpy, OpenCV and one runtime; never torch, but for ExecuTorch's own binding.
+
+>>> from segformer_edge.runtime import Segmenter
+>>> labels = Segmenter.load("out/model.tflite")(image)  # uint8 RGB (H, W, 3) -> uint8 (H, W)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from segformer_edge.runtime.metadata import ArtifactMetadata
+    from segformer_edge.runtime.pictures import overlay
+    from segformer_edge.runtime.segmenter import Segmenter
+
+__all__ = ["ArtifactMetadata", "Segmenter", "overlay"]
+
+_HOME = {"ArtifactMetadata": "metadata", "Segmenter": "segmenter", "overlay": "pictures"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,50 @@
+"""Label maps as pictures: class colours, and the colours laid over the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from segformer_edge.data.processing import check_image
+from segformer_edge.errors import DataError
+
+_NO_CLASS = (0, 0, 0)
+
+
+def colourise(
+    labels: npt.NDArray[np.uint8], palette: Sequence[Sequence[int]] | npt.NDArray[np.uint8]
+) -> npt.NDArray[np.uint8]:
+    """Label map uint8 (H, W) -> uint8 RGB (H, W, 3); labels beyond the palette, like 255 for "ignore", are black."""
+    table = np.full((256, 3), _NO_CLASS, dtype=np.uint8)
+    table[: len(palette)] = palette
+    return table[labels]
+
+
+def overlay(
+    image: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.uint8],
+    palette: Sequence[Sequence[int]] | npt.NDArray[np.uint8],
+    opacity: float = 0.5,
+) -> npt.NDArray[np.uint8]:
+    """uint8 RGB image with its label map's colours over it; ``opacity`` 0 is the image, 1 the colours.
+
+    Raises DataError if image and labels differ in size.
+    """
+    check_image(image)
+    if labels.shape != image.shape[:2]:
+        raise DataError(f"The label map is {labels.shape}, its image {image.shape[:2]}.")
+    opacity = min(max(float(opacity), 0.0), 1.0)
+    blended = cv2.addWeighted(image, 1.0 - opacity, colourise(labels, palette), opacity, 0.0)
+    return np.asarray(blended, dtype=np.uint8)
+
+
+def png(picture: npt.NDArray[np.uint8]) -> bytes:
+    """uint8 RGB picture as a PNG file's bytes."""
+    check_image(picture)
+    done, encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise DataError(f"Cannot encode a picture of shape {picture.shape} as PNG.")
+    return encoded.tobytes()
