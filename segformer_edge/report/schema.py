@@ -1,0 +1,206 @@
+"""``report.json``: what one run of the quantize command wrote and measured. A figure not measured is null."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from segformer_edge.errors import UsageError
+from segformer_edge.jsonfile import Fields, read_json, write_json
+
+SCHEMA_VERSION = 1
+STATUSES = ("ok", "failed", "over_budget", "below_accuracy")
+OUTPUTS = ("logits", "labels")
+
+
+class ReportError(UsageError):
+    """A report has a field that is missing, of the wrong type or out of its range."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of one inference, the network alone. ``device`` says where: "host x86_64", "emulated ..."."""
+
+    median: float
+    min: float
+    threads: int
+    runs: int
+    device: str
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of activations: the runtime's own plan, the measured peak, and the weights apart from both.
+
+    ``kind`` says how each was found, like "planned", "measured" or "planned+measured".
+    """
+
+    planned_bytes: int | None
+    peak_bytes: int | None
+    weights_bytes: int | None
+    kind: str
+    device: str | None
+
+
+@dataclass(frozen=True)
+class Ops:
+    """Operators of the exported graph. ``fallback`` names those that no delegate or integer kernel takes."""
+
+    total: int | None
+    int8: int | None
+    float: int | None
+    delegated: int | None
+    fallback: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TargetReport:
+    """One target. ``miou`` and both agreements are fractions; ``miou_drop`` is float32 minus this."""
+
+    target: str
+    status: str
+    error: str | None = None
+    files: tuple[str, ...] = ()
+    bytes: int | None = None
+    miou: float | None = None
+    miou_drop: float | None = None
+    agreement_fp32: float | None = None
+    agreement_int8: float | None = None
+    latency_ms: Latency | None = None
+    memory: Memory | None = None
+    ops: Ops | None = None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The float32 model and the quantized reference on the evaluation images."""
+
+    fp32_miou: float | None
+    int8_reference_miou: float | None
+    images: int | None
+    dataset: str | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """The whole run; ``seconds`` is its wall time."""
+
+    model: str
+    weights: str
+    size: tuple[int, int]
+    output: str
+    seconds: float | None
+    reference: Reference
+    targets: tuple[TargetReport, ...]
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict in the documented order. Raises ReportError for a value the schema does not allow."""
+        value = {"schema_version": self.schema_version, **_plain(asdict(self))}
+        Report.from_json(value)
+        return value
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], where: str = "report") -> Report:
+        """Read back and validate. Raises ReportError naming the field."""
+        f = Fields(value, where, ReportError)
+        if f.integer("schema_version") != SCHEMA_VERSION:
+            f.fail("schema_version", f"is {value['schema_version']}; this version reads {SCHEMA_VERSION}")
+        height, width = f.integers("size", length=2, minimum=1)
+        reference = f.section("reference")
+        targets = tuple(_target(entry) for entry in f.sections("targets"))
+        names = [target.target for target in targets]
+        if len(set(names)) != len(names):
+            f.fail("targets", f"names a target twice: {', '.join(names)}")
+        return cls(
+            model=f.text("model"),
+            weights=f.text("weights"),
+            size=(height, width),
+            output=f.text("output", OUTPUTS),
+            seconds=f.optional("seconds", f.number),
+            reference=Reference(
+                fp32_miou=_fraction(reference, "fp32_miou"),
+                int8_reference_miou=_fraction(reference, "int8_reference_miou"),
+                images=_count(reference, "images"),
+                dataset=reference.optional("dataset", reference.text),
+            ),
+            targets=targets,
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write ``path`` atomically. Raises ReportError, DiskFullError."""
+        write_json(path, self.to_json())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Report:
+        """Read a ``report.json``. Raises ReportError."""
+        return cls.from_json(read_json(path, ReportError), where=f"'{Path(path)}'")
+
+
+def _target(f: Fields) -> TargetReport:
+    status = f.text("status", STATUSES)
+    error = f.optional("error", f.text)
+    if status == "failed" and not error:
+        f.fail("error", "is empty, but the status is failed")
+    drop = f.optional("miou_drop", f.number)
+    if drop is not None and abs(drop) > 1:
+        f.fail("miou_drop", f"is {drop}; mIoU values are fractions")
+    return TargetReport(
+        target=f.text("target"),
+        status=status,
+        error=error,
+        files=f.texts("files"),
+        bytes=_count(f, "bytes"),
+        miou=_fraction(f, "miou"),
+        miou_drop=drop,
+        agreement_fp32=_fraction(f, "agreement_fp32"),
+        agreement_int8=_fraction(f, "agreement_int8"),
+        latency_ms=_latency(f.section("latency_ms")) if f.raw("latency_ms") is not None else None,
+        memory=_memory(f.section("memory")) if f.raw("memory") is not None else None,
+        ops=_ops(f.section("ops")) if f.raw("ops") is not None else None,
+    )
+
+
+def _latency(f: Fields) -> Latency:
+    median, fastest = f.number("median"), f.number("min")
+    if not 0 <= fastest <= median:
+        f.fail("min", f"is {fastest}; it lies between 0 and the median, {median}")
+    threads, runs = f.integer("threads", minimum=1), f.integer("runs", minimum=1)
+    return Latency(median, fastest, threads, runs, f.text("device"))
+
+
+def _memory(f: Fields) -> Memory:
+    planned, peak, weights = (_count(f, key) for key in ("planned_bytes", "peak_bytes", "weights_bytes"))
+    return Memory(planned, peak, weights, f.text("kind"), f.optional("device", f.text))
+
+
+def _ops(f: Fields) -> Ops:
+    total, int8, in_float, delegated = (_count(f, key) for key in ("total", "int8", "float", "delegated"))
+    return Ops(total, int8, in_float, delegated, f.texts("fallback"))
+
+
+def _fraction(f: Fields, key: str) -> float | None:
+    value = f.optional(key, f.number)
+    if value is not None and not 0 <= value <= 1:
+        f.fail(key, f"is {value}, not a fraction from 0 to 1")
+    return value
+
+
+def _count(f: Fields, key: str) -> int | None:
+    return None if f.raw(key) is None else f.integer(key, minimum=0)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, numpy scalars as numbers, and a figure that is not a number as null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item") and not dataclasses.is_dataclass(value):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
