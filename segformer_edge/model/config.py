@@ -25,9 +25,11 @@ class SegformerConfig:
     patch_kernels: tuple[int, ...] = (7, 3, 3, 3)
     patch_strides: tuple[int, ...] = (4, 2, 2, 2)
     decoder_dim: int = 256
-    #: Epsilon of every LayerNorm. Hugging Face uses 1e-5 throughout, whatever its config says;
-    #: the original code has 1e-6 in the blocks. The difference is below 1e-5 of the output.
+    #: Epsilon of the LayerNorms in the blocks and after each stage. Hugging Face has 1e-5, whatever its config says;
+    #: the original code has 1e-6. Loaders set it by the layout that they find.
     norm_eps: float = 1e-5
+    #: Epsilon of the LayerNorms behind a strided convolution: patch embedding and sequence reduction. 1e-5 everywhere.
+    embed_norm_eps: float = 1e-5
     class_names: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:

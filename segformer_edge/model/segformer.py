@@ -110,12 +110,15 @@ class MixFFN(nn.Module):
 class Block(nn.Module):
     """One transformer block: efficient self-attention and Mix-FFN, each behind a LayerNorm and a residual."""
 
-    def __init__(self, dim: int, heads: int, side: int, ratio: int, eps: float, drop_path: float) -> None:
+    def __init__(self, index: int, config: SegformerConfig, drop_path: float) -> None:
         super().__init__()
+        dim, eps = config.embed_dims[index], config.norm_eps
         self.norm1 = nn.LayerNorm(dim, eps)
-        self.attention = EfficientSelfAttention(dim, heads, side, eps)
+        self.attention = EfficientSelfAttention(
+            dim, config.num_heads[index], config.reduction_sides[index], config.embed_norm_eps
+        )
         self.norm2 = nn.LayerNorm(dim, eps)
-        self.ffn = MixFFN(dim, ratio)
+        self.ffn = MixFFN(dim, config.mlp_ratios[index])
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, height: int, width: int) -> Tensor:
@@ -128,15 +131,12 @@ class Stage(nn.Module):
 
     def __init__(self, in_channels: int, index: int, config: SegformerConfig, drop_paths: list[float]) -> None:
         super().__init__()
-        dim, eps = config.embed_dims[index], config.norm_eps
+        dim = config.embed_dims[index]
         self.patch_embedding = OverlapPatchEmbedding(
-            in_channels, dim, config.patch_kernels[index], config.patch_strides[index], eps
+            in_channels, dim, config.patch_kernels[index], config.patch_strides[index], config.embed_norm_eps
         )
-        self.blocks = nn.ModuleList(
-            Block(dim, config.num_heads[index], config.reduction_sides[index], config.mlp_ratios[index], eps, rate)
-            for rate in drop_paths
-        )
-        self.norm = nn.LayerNorm(dim, eps)
+        self.blocks = nn.ModuleList(Block(index, config, rate) for rate in drop_paths)
+        self.norm = nn.LayerNorm(dim, config.norm_eps)
 
     def forward(self, x: Tensor) -> Tensor:
         x, height, width = self.patch_embedding(x)

@@ -1,0 +1,120 @@
+"""What a checkpoint says about itself: class names, palette, input size, licence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from segformer_edge.errors import CheckpointError
+from segformer_edge.model.config import VARIANTS
+from segformer_edge.model.save import FORMAT, SCHEMA
+from segformer_edge.model.sources import UNSTATED_LICENCE, Source
+
+#: Hugging Face's names of the config's fields that hold one number per stage.
+CONFIG_FIELDS = {
+    "hidden_sizes": "embed_dims",
+    "depths": "depths",
+    "num_attention_heads": "num_heads",
+    "sr_ratios": "reduction_sides",
+    "mlp_ratios": "mlp_ratios",
+    "patch_sizes": "patch_kernels",
+}
+
+
+@dataclass(frozen=True)
+class Description:
+    """Each None or empty if the checkpoint does not say."""
+
+    class_names: tuple[str, ...] = ()
+    palette: tuple[tuple[int, int, int], ...] | None = None
+    #: (height, width) in pixels.
+    native_size: tuple[int, int] | None = None
+    licence: str = UNSTATED_LICENCE
+    #: Fields of SegformerConfig that it states beside what the shapes say, such as depths and num_heads.
+    architecture: Mapping[str, Any] = field(default_factory=dict)
+    norm_eps: float | None = None
+    embed_norm_eps: float | None = None
+
+
+def generic_names(num_classes: int) -> tuple[str, ...]:
+    """Names for classes that have none."""
+    return tuple(f"class {index}" for index in range(num_classes))
+
+
+def describe(source: Source) -> Description:
+    """Description of ``source``. Raises CheckpointError for one that cannot be read or that SegFormer does not fit."""
+    try:
+        if source.meta.get("format") == FORMAT:
+            return _from_header(source)
+        if source.config:
+            return _from_config(source)
+        return _from_meta(source)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(
+            f"'{source.label}' has a description (header or config.json) that cannot be read: {error}.",
+            hint="Save or download the checkpoint again.",
+        ) from error
+
+
+def _from_meta(source: Source) -> Description:
+    """From the "meta" of a ``.pth``: the original authors' code keeps the data set's classes there."""
+    names, palette = source.meta.get("CLASSES"), source.meta.get("PALETTE")
+    return Description(
+        class_names=tuple(map(str, names)) if names else (),
+        palette=_palette(palette) if palette else None,
+        licence=source.licence or UNSTATED_LICENCE,
+    )
+
+
+def _from_header(source: Source) -> Description:
+    """From the header strings of our own safetensors."""
+    header = source.meta
+    if header.get("schema") != SCHEMA:
+        raise CheckpointError(
+            f"'{source.label}' has schema {header.get('schema')!r}; this version reads {SCHEMA!r}.",
+            hint="Upgrade: pip install -U segformer-edge",
+        )
+    palette = json.loads(header.get("palette", "null"))
+    native_size = None
+    if "size" in header:
+        height, width = header["size"].split("x")
+        native_size = int(height), int(width)
+    eps = {key: float(header[key]) for key in ("norm_eps", "embed_norm_eps") if key in header}
+    return Description(
+        class_names=tuple(map(str, json.loads(header.get("class_names", "[]")))),
+        palette=_palette(palette) if palette else None,
+        native_size=native_size,
+        licence=header.get("licence", UNSTATED_LICENCE),
+        architecture=VARIANTS.get(header.get("model", ""), {}),
+        **eps,
+    )
+
+
+def _from_config(source: Source) -> Description:
+    """From Hugging Face's config.json, whose layer_norm_eps transformers itself does not use."""
+    config = source.config
+    if config.get("hidden_act", "gelu") != "gelu":
+        raise CheckpointError(f"'{source.label}' has activation {config['hidden_act']!r}; SegFormer has GELU.")
+    if tuple(config.get("strides", (4, 2, 2, 2))) != (4, 2, 2, 2):
+        raise CheckpointError(f"'{source.label}' has strides {config['strides']}; SegFormer has 4, 2, 2, 2.")
+    names: tuple[str, ...] = ()
+    labels = config.get("id2label")
+    if labels:
+        by_id = {int(index): str(name) for index, name in labels.items()}
+        if sorted(by_id) != list(range(len(by_id))):
+            raise CheckpointError(f"'{source.label}': config.json has an id2label whose ids are not 0, 1, 2, ...")
+        names = tuple(by_id[index] for index in range(len(by_id)))
+    return Description(
+        class_names=names,
+        native_size=source.preprocessor_size,
+        licence=source.licence or UNSTATED_LICENCE,
+        architecture={
+            ours: tuple(map(int, config[theirs])) for theirs, ours in CONFIG_FIELDS.items() if theirs in config
+        },
+    )
+
+
+def _palette(colours: Iterable[Iterable[int]]) -> tuple[tuple[int, int, int], ...]:
+    return tuple((int(r), int(g), int(b)) for r, g, b in colours)
