@@ -1,0 +1,118 @@
+"""The report as a table on the terminal, or as plain aligned text in a pipe."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import IO
+
+from rich.box import ASCII2, SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from segformer_edge.report.schema import Report, TargetReport
+
+_STYLES = {"ok": "green", "failed": "bold red", "over_budget": "yellow", "below_accuracy": "yellow"}
+#: Wide enough for every column; a pipe has no width of its own, and a wrapped table cannot be read by a script.
+_PIPE_WIDTH = 200
+NOT_MEASURED = "-"
+
+
+def console_for(file: IO[str] | None = None) -> Console:
+    """A console on ``file`` (stdout): coloured on a terminal unless NO_COLOR is set, wide and plain in a pipe."""
+    console = Console(file=file, highlight=False, emoji=False, soft_wrap=False)
+    if not console.is_terminal:
+        return Console(file=file, highlight=False, emoji=False, no_color=True, width=_PIPE_WIDTH)
+    return console
+
+
+def target_row(target: TargetReport) -> list[str]:
+    """The cells of one target, in the order of COLUMNS."""
+    return [read(target) for _, read in COLUMNS]
+
+
+def table_for(report: Report, ascii_only: bool = False) -> Table:
+    """A rich table: one row a target."""
+    height, width = report.size
+    table = Table(
+        title=f"SegFormer-{report.model.upper()} INT8, {height}x{width}, {report.output}",
+        title_justify="left",
+        box=ASCII2 if ascii_only else SIMPLE_HEAD,
+        caption=_caption(report),
+        caption_justify="left",
+    )
+    for name, _ in COLUMNS:
+        left = name in ("target", "file", "status")
+        table.add_column(name, justify="left" if left else "right", no_wrap=name != "file", overflow="fold")
+    for target in report.targets:
+        cells = [Text(cell) for cell in target_row(target)]
+        cells[-1].stylize(_STYLES.get(target.status, ""))
+        table.add_row(*cells)
+    return table
+
+
+def print_report(report: Report, file: IO[str] | None = None) -> None:
+    """Print the table on ``file`` (stdout), and below it why a target failed."""
+    console = console_for(file)
+    encoding = (getattr(console.file, "encoding", None) or "utf-8").lower()
+    console.print(table_for(report, ascii_only=not encoding.startswith("utf") or os.environ.get("TERM") == "dumb"))
+    for target in report.targets:
+        if target.error:
+            console.print(Text(f"{target.target}: {target.error}"), soft_wrap=True)
+
+
+def mib(count: int | None) -> str:
+    """Bytes as text: "3.71 MiB"."""
+    return NOT_MEASURED if count is None else f"{count / 2**20:.2f} MiB"
+
+
+def _caption(report: Report) -> str:
+    reference = report.reference
+    parts = [f"float32 mIoU {_number(reference.fp32_miou)}", f"INT8 reference {_number(reference.int8_reference_miou)}"]
+    if reference.images is not None:
+        parts.append(f"{reference.images} images of {reference.dataset}")
+    if report.seconds is not None:
+        parts.append(f"{report.seconds:.0f} s")
+    latency = next((target.latency_ms for target in report.targets if target.latency_ms), None)
+    if latency:
+        parts.append(f"latency: median, {latency.threads} thread{'s' * (latency.threads > 1)}, {latency.device}")
+    return " | ".join(parts)
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return NOT_MEASURED if value is None else f"{value:.{digits}f}"
+
+
+def _percent(value: float | None) -> str:
+    # Cut, not rounded: 99.99 must not read as "all pixels agree".
+    return NOT_MEASURED if value is None else f"{int(value * 1e4) / 100:.2f} %"
+
+
+def _drop(target: TargetReport) -> str:
+    return NOT_MEASURED if target.miou_drop is None else f"{target.miou_drop:+.4f}"
+
+
+def _latency(target: TargetReport) -> str:
+    return NOT_MEASURED if target.latency_ms is None else f"{target.latency_ms.median:.1f} ms"
+
+
+def _ops(target: TargetReport) -> str:
+    ops = target.ops
+    if ops is None or (ops.int8 is None and ops.float is None):
+        return NOT_MEASURED
+    return " / ".join(NOT_MEASURED if count is None else str(count) for count in (ops.int8, ops.float))
+
+
+COLUMNS: tuple[tuple[str, Callable[[TargetReport], str]], ...] = (
+    ("target", lambda target: target.target),
+    ("file", lambda target: target.files[0] if target.files else NOT_MEASURED),
+    ("size", lambda target: mib(target.bytes)),
+    ("mIoU", lambda target: _number(target.miou)),
+    ("drop", _drop),
+    ("= float32", lambda target: _percent(target.agreement_fp32)),
+    ("= INT8 ref", lambda target: _percent(target.agreement_int8)),
+    ("latency", _latency),
+    ("ops int8 / float", _ops),
+    ("status", lambda target: target.status),
+)
