@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import IO
 
 from rich.box import ASCII2, SIMPLE_HEAD
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -32,31 +33,32 @@ def target_row(target: TargetReport) -> list[str]:
     return [read(target) for _, read in COLUMNS]
 
 
-def table_for(report: Report, ascii_only: bool = False) -> Table:
-    """A rich table: one row a target."""
-    height, width = report.size
-    table = Table(
-        title=f"SegFormer-{report.model.upper()} INT8, {height}x{width}, {report.output}",
-        title_justify="left",
-        box=ASCII2 if ascii_only else SIMPLE_HEAD,
-        caption=_caption(report),
-        caption_justify="left",
-    )
-    for name, _ in COLUMNS:
-        left = name in ("target", "file", "status")
-        table.add_column(name, justify="left" if left else "right", no_wrap=name != "file", overflow="fold")
+def table_for(report: Report, columns: Sequence[str] = (), ascii_only: bool = False) -> Table:
+    """A rich table: one row a target; all of COLUMNS, or those named."""
+    table = Table(box=ASCII2 if ascii_only else SIMPLE_HEAD, pad_edge=False)
+    chosen = [(name, read) for name, read in COLUMNS if not columns or name in columns]
+    for name, _ in chosen:
+        table.add_column(name, justify="left" if name in ("target", "file", "status") else "right", no_wrap=True)
     for target in report.targets:
-        cells = [Text(cell) for cell in target_row(target)]
-        cells[-1].stylize(_STYLES.get(target.status, ""))
-        table.add_row(*cells)
+        styles = [_STYLES.get(target.status, "") if name == "status" else "" for name, _ in chosen]
+        table.add_row(*(Text(read(target), style) for (_, read), style in zip(chosen, styles, strict=True)))
     return table
 
 
 def print_report(report: Report, file: IO[str] | None = None) -> None:
-    """Print the table on ``file`` (stdout), and below it why a target failed."""
+    """Print the table on ``file`` (stdout), in two parts where the terminal is narrow, and why a target failed."""
     console = console_for(file)
     encoding = (getattr(console.file, "encoding", None) or "utf-8").lower()
-    console.print(table_for(report, ascii_only=not encoding.startswith("utf") or os.environ.get("TERM") == "dumb"))
+    ascii_only = not encoding.startswith("utf") or os.environ.get("TERM") == "dumb"
+    height, width = report.size
+    console.print(f"SegFormer-{report.model.upper()} INT8, {height}x{width}, {report.output}", style="bold")
+    whole = table_for(report, ascii_only=ascii_only)
+    if Measurement.get(console, console.options, whole).minimum <= console.width:
+        console.print(whole)
+    else:
+        for columns in (_ACCURACY, [name for name, _ in COLUMNS if name == "target" or name not in _ACCURACY]):
+            console.print(table_for(report, columns, ascii_only))
+    console.print(_caption(report), soft_wrap=True)
     for target in report.targets:
         if target.error:
             console.print(Text(f"{target.target}: {target.error}"), soft_wrap=True)
@@ -116,3 +118,4 @@ COLUMNS: tuple[tuple[str, Callable[[TargetReport], str]], ...] = (
     ("ops int8 / float", _ops),
     ("status", lambda target: target.status),
 )
+_ACCURACY = ("target", "mIoU", "drop", "= float32", "= INT8 ref", "status")
