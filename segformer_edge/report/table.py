@@ -53,7 +53,8 @@ def print_report(report: Report, file: IO[str] | None = None) -> None:
     height, width = report.size
     console.print(f"SegFormer-{report.model.upper()} INT8, {height}x{width}, {report.output}", style="bold")
     whole = table_for(report, ascii_only=ascii_only)
-    if Measurement.get(console, console.options, whole).minimum <= console.width:
+    needed = Measurement.get(console, console.options.update(width=10 * _PIPE_WIDTH), whole).maximum
+    if needed <= console.width:
         console.print(whole)
     else:
         for columns in (_ACCURACY, [name for name, _ in COLUMNS if name == "target" or name not in _ACCURACY]):
