@@ -1,0 +1,76 @@
+"""``python -m segformer_edge.train``: train a SegFormer with the paper's recipe, on one CPU or many GPUs.
+
+Under ``accelerate launch -m segformer_edge.train ...`` the same options train on several devices or machines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from segformer_edge.cli import Parser, run
+from segformer_edge.errors import MissingBackendError, UsageError
+
+#: File in ``--out`` with the trained weights, for ``--weights`` of the other commands.
+WEIGHTS_FILE = "model.safetensors"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = Parser("segformer_edge.train", "Train a SegFormer and write its best weights.")
+    parser.add_argument("--recipe", default="demo", help="bundled recipe or .toml file (default: %(default)s)")
+    parser.add_argument("--data", default="demo:train", help="training set (default: %(default)s)")
+    parser.add_argument("--val", default="demo:dev", help="data set that picks the best weights, or 'none'")
+    parser.add_argument("--model", default="b0", help="b0 to b5 (default: %(default)s)")
+    parser.add_argument("--init", help="checkpoint to start from: folder, file or hub id (default: random weights)")
+    parser.add_argument("--steps", type=int, help="override the recipe's number of steps")
+    parser.add_argument("--size", default="256x256", help="HxW recorded as the weights' native size")
+    parser.add_argument("--licence", help="licence recorded in the weights (default: the start weights', else none)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for weights, log and resume state")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, help="CPU threads (1 is often fastest on a shared machine)")
+    parser.add_argument("--resume", action="store_true", help="go on from the state in --out")
+    parser.add_argument("--cpu", action="store_true", help="use the CPU although there is a GPU")
+    parser.add_argument("--force", action="store_true", help="write into a folder that is not empty")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code. Raises SegformerEdgeError for anything a user can put right."""
+    options = build_parser().parse_args(argv)
+    _check(options)
+    try:
+        from segformer_edge.training.command import train_command
+    except ModuleNotFoundError as error:
+        if error.name in ("torch", "accelerate", "pydantic", "rich", "safetensors"):
+            raise MissingBackendError(f"Training needs {error.name}, which", "train") from None
+        raise
+    result = train_command(options)
+    if options.json:
+        print(json.dumps(result))
+    else:
+        miou = result["miou"]
+        score = "" if miou is None else f", mIoU {miou:.4f} on {result['val']}"
+        print(f"{result['weights']}: {result['steps']} steps, loss {result['loss']:.4f}{score}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what would only fail later. Raises UsageError."""
+    for name in ("steps", "threads"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} must be at least 1; got {value}.")
+    if options.seed < 0 or options.seed >= 2**63:
+        raise UsageError(f"--seed must be 0 to 2**63 - 1; got {options.seed}.")
+    if options.out.exists() and not options.out.is_dir():
+        raise UsageError(f"--out {options.out} is a file.")
+    if options.out.is_dir() and any(options.out.iterdir()) and not (options.force or options.resume):
+        raise UsageError(f"{options.out} is not empty.", hint="Add --resume to go on, --force to start over.")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,78 @@
+"""What ``python -m segformer_edge.train`` does once its options are checked."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+import torch
+
+from segformer_edge.cli import parse_size
+from segformer_edge.data.datasets import open_dataset
+from segformer_edge.data.sample import SegmentationDataset
+from segformer_edge.model.checkpoint import load_for_training
+from segformer_edge.model.config import variant_config
+from segformer_edge.model.initialise import initialise
+from segformer_edge.model.save import save_checkpoint
+from segformer_edge.model.segformer import SegFormer
+from segformer_edge.train import WEIGHTS_FILE
+from segformer_edge.training.loop import train
+from segformer_edge.training.recipe import Recipe, load_recipe
+
+
+def train_command(options: argparse.Namespace) -> dict[str, object]:
+    """Train as ``options`` say and write the weights; returns what was reached (``miou`` None without a val set)."""
+    recipe = load_recipe(options.recipe, steps=options.steps)
+    size = parse_size(options.size)
+    train_set = open_dataset(options.data)
+    val_set = None if options.val == "none" else open_dataset(options.val)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    model, licence = _starting_model(options, recipe, train_set)
+    result = train(
+        model,
+        train_set,
+        recipe,
+        options.out,
+        val_set=val_set,
+        seed=options.seed,
+        resume=options.resume,
+        cpu=options.cpu,
+    )
+    weights = options.out / WEIGHTS_FILE
+    miou = None if math.isnan(result.best_miou) else result.best_miou
+    start = options.init or "random weights"
+    save_checkpoint(
+        result.model,
+        weights,
+        size=size,
+        class_names=train_set.class_names,
+        palette=train_set.palette,
+        licence=options.licence or licence,
+        dtype=torch.float32,
+        source=f"recipe {recipe.name}, {result.steps} steps on {train_set.name} from {start}, seed {options.seed}",
+        extra={} if miou is None or val_set is None else {"val_miou": f"{miou:.4f} ({val_set.name})"},
+    )
+    return {
+        "weights": str(weights),
+        "steps": result.steps,
+        "loss": result.last_loss,
+        "miou": miou,
+        "val": None if val_set is None else val_set.name,
+    }
+
+
+def _starting_model(options: argparse.Namespace, recipe: Recipe, data: SegmentationDataset) -> tuple[SegFormer, str]:
+    """The model to train, and the licence its start weights bring along."""
+    torch.manual_seed(options.seed)
+    if options.init is None:
+        config = variant_config(options.model, data.num_classes, data.class_names)
+        model = SegFormer(config, recipe.drop_path, recipe.dropout)
+        initialise(model)
+        return model, "not stated"
+    loaded = load_for_training(
+        options.init, num_classes=data.num_classes, class_names=data.class_names, variant=options.model
+    )
+    model = SegFormer(loaded.config, recipe.drop_path, recipe.dropout)
+    model.load_state_dict(loaded.model.state_dict())
+    return model, loaded.licence

@@ -1,0 +1,46 @@
+"""Scores a model on a data set in torch: logits upsampled to the label map, one confusion matrix over all images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from segformer_edge.data.metrics import ConfusionMatrix
+from segformer_edge.data.processing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, labels_from_logits
+from segformer_edge.data.sample import SegmentationDataset
+from segformer_edge.model.config import STRIDE
+
+
+def normalise(images: Tensor) -> Tensor:
+    """uint8 RGB (B, 3, H, W) -> float32 with ImageNet's mean and deviation."""
+    mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(IMAGENET_STD, device=images.device).view(1, 3, 1, 1)
+    return (images.float() / 255 - mean) / std
+
+
+@torch.no_grad()
+def predict(model: nn.Module, image: np.ndarray, device: torch.device) -> np.ndarray:
+    """Label map uint8 (H, W) of a uint8 RGB image (H, W, 3) of any size; scaled to the nearest multiple of 32."""
+    height, width = (max(STRIDE, round(side / STRIDE) * STRIDE) for side in image.shape[:2])
+    x = torch.from_numpy(Preprocessing((height, width))(image)).to(device)
+    return labels_from_logits(model(x)[0].float().cpu().numpy(), (image.shape[0], image.shape[1]))
+
+
+def validate(
+    model: nn.Module,
+    dataset: SegmentationDataset,
+    device: torch.device | None = None,
+    advance: Callable[[], None] = lambda: None,
+) -> ConfusionMatrix:
+    """Confusion matrix of ``model`` on ``dataset``; the model's training mode is put back afterwards."""
+    device = device or next(model.parameters()).device
+    matrix, training = ConfusionMatrix(dataset.num_classes), model.training
+    model.eval()
+    for sample in dataset:
+        matrix.update(sample.labels, predict(model, sample.image, device))
+        advance()
+    model.train(training)
+    return matrix
