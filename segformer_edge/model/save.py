@@ -70,6 +70,9 @@ def save_checkpoint(
         "palette": json.dumps([list(map(int, colour)) for colour in palette]),
         "licence": licence,
         "source": source,
+        # Of weights trained on from the original authors' layout: a part of the function, so it goes with them.
+        "norm_eps": repr(model.config.norm_eps),
+        "embed_norm_eps": repr(model.config.embed_norm_eps),
         **(extra or {}),
     }
     path = Path(path)

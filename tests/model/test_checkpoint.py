@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from segformer_edge.errors import CheckpointError
 from segformer_edge.model import sources
 from segformer_edge.model.checkpoint import load_checkpoint, load_for_training
 from segformer_edge.model.keymaps import LAYOUTS, ORIGINAL, detect_layout, name_in_file
+from segformer_edge.model.save import save_checkpoint
+from segformer_edge.model.segformer import SegFormer
 
 CLASSES = 7
 IMAGE = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(5))
@@ -167,12 +170,15 @@ def test_our_safetensors(reference, state, saved):
         load_checkpoint(saved(half, name="b.safetensors", **(header | {"schema": "2"})))
 
 
-def test_saved_by_us_is_read_by_us(reference, tmp_path):
-    save = pytest.importorskip("segformer_edge.model.save")
+@pytest.mark.parametrize("eps", [1e-5, 1e-6])
+def test_saved_by_us_is_read_by_us(reference, tmp_path, eps):
+    weights = reference.state_dict()
+    reference = SegFormer(replace(reference.config, norm_eps=eps)).eval()
+    reference.load_state_dict(weights)
     path = tmp_path / "ours.safetensors"
     names = [f"n{i}" for i in range(CLASSES)]
     palette = [(i, i, i) for i in range(CLASSES)]
-    save.save_checkpoint(
+    save_checkpoint(
         reference,
         path,
         size=(64, 96),
@@ -184,6 +190,7 @@ def test_saved_by_us_is_read_by_us(reference, tmp_path):
     )
     loaded = load_checkpoint(path)
     assert torch.equal(logits(loaded.model), logits(reference))
+    assert loaded.config.norm_eps == eps
     assert (loaded.class_names, loaded.palette, loaded.native_size) == (tuple(names), tuple(palette), (64, 96))
 
 
