@@ -91,9 +91,9 @@ def resize_labels(labels: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.N
         raise DataError(f"A label map is a non-empty uint8 array (height, width); got {labels.dtype} {labels.shape}.")
     if labels.shape == tuple(size):
         return labels
-    # INTER_NEAREST samples the pixel's corner and would shift the map by half a pixel.
-    resized = cv2.resize(labels, (size[1], size[0]), interpolation=cv2.INTER_NEAREST_EXACT)
-    return np.asarray(resized, dtype=np.uint8)
+    # In integers: floor((i + 0.5) * h / H). cv2's nearest modes sample the corner, or round differently at ties.
+    rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(labels.shape, size, strict=True))
+    return np.ascontiguousarray(labels[rows][:, columns])
 
 
 def labels_from_logits(logits: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
