@@ -1,0 +1,228 @@
+"""The output folder is whole or not there, and nobody else's files are touched."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from segformer_edge.cli import DiskFullError
+from segformer_edge.errors import UsageError
+from segformer_edge.export.outdir import OutputFolder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
+
+
+def fill(out: Path, *files: str, text: str = "new", force: bool = False) -> None:
+    with OutputFolder(out, force=force) as folder:
+        for file in files:
+            (folder.path / file).write_text(text)
+
+
+def test_it_appears_whole(tmp_path):
+    out = tmp_path / "a" / "b" / "out"
+    with OutputFolder(out) as folder:
+        (folder.path / "model.tflite").write_text("x")
+        assert not out.exists() and folder.path.parent == out.parent
+    assert names(out) == ["model.tflite"] and names(out.parent) == ["out"]
+    mask = os.umask(0)
+    os.umask(mask)
+    assert out.stat().st_mode & 0o777 == 0o777 & ~mask
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), SystemExit(3)])
+def test_nothing_is_left_after_an_error(tmp_path, error):
+    out = tmp_path / "a" / "out"
+    with pytest.raises(type(error)), OutputFolder(out) as folder:
+        (folder.path / "model.tflite").write_text("x")
+        (folder.path / "scratch").mkdir()
+        raise error
+    assert names(tmp_path) == []
+
+
+def test_an_empty_folder_is_taken_and_kept_on_failure(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir(mode=0o700)
+    with pytest.raises(KeyboardInterrupt), OutputFolder(out) as folder:
+        (folder.path / "model.tflite").write_text("x")
+        raise KeyboardInterrupt
+    assert names(tmp_path) == ["out"] and names(out) == []
+    inode = out.stat().st_ino
+    fill(out, "model.tflite")
+    assert names(out) == ["model.tflite"] and out.stat().st_ino == inode  # somebody may stand in it
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_folder_with_content_needs_force(tmp_path):
+    out = tmp_path / "out"
+    fill(out, "model.tflite")
+    with pytest.raises(UsageError, match=r"not empty \(it holds model.tflite\)(.|\n)*--force"):
+        OutputFolder(out)
+    with pytest.raises(UsageError, match="is a file"):
+        OutputFolder(out / "model.tflite", force=True)
+    with pytest.raises(UsageError, match="no name"):
+        OutputFolder("")
+
+
+def test_force_replaces_ours_and_leaves_the_rest(tmp_path):
+    out = tmp_path / "out"
+    fill(out, "model.tflite", "model.tflite.json", "model.onnx", "report.json", text="old")
+    (out / "notes.txt").write_text("mine")
+    (out / "photos").mkdir()
+    (out / "photos" / "model.tflite").write_text("mine too")
+    fill(out, "model.onnx", "report.json", force=True)
+    assert names(out) == ["model.onnx", "notes.txt", "photos", "report.json"]
+    assert (out / "model.onnx").read_text() == "new" and (out / "photos" / "model.tflite").read_text() == "mine too"
+    assert names(tmp_path) == ["out"]
+
+
+def test_force_keeps_the_old_content_until_success(tmp_path):
+    out = tmp_path / "out"
+    fill(out, "model.tflite", "report.json", text="old")
+    with pytest.raises(KeyboardInterrupt), OutputFolder(out, force=True) as folder:
+        (folder.path / "model.tflite").write_text("new")
+        raise KeyboardInterrupt
+    assert names(out) == ["model.tflite", "report.json"] and (out / "model.tflite").read_text() == "old"
+    assert names(tmp_path) == ["out"]
+
+
+def test_force_follows_no_link_out(tmp_path):
+    out, other = tmp_path / "out", tmp_path / "other"
+    out.mkdir()
+    other.write_text("mine")
+    (out / "model.tflite").symlink_to(other)
+    fill(out, "model.tflite", force=True)
+    assert other.read_text() == "mine" and not (out / "model.tflite").is_symlink()
+
+
+def test_a_folder_under_one_of_our_names_is_refused(tmp_path):
+    (tmp_path / "out" / "model.tflite").mkdir(parents=True)
+    with pytest.raises(UsageError, match="is a folder where a file would be written"):
+        OutputFolder(tmp_path / "out", force=True)
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "out").symlink_to("real")
+    fill(tmp_path / "out", "model.onnx")
+    assert (tmp_path / "out").is_symlink() and names(tmp_path / "real") == ["model.onnx"]
+
+
+def test_a_folder_made_meanwhile_by_another_is_not_emptied(tmp_path):
+    out = tmp_path / "out"
+    with OutputFolder(out) as folder:
+        (folder.path / "model.onnx").write_text("new")
+        out.mkdir()
+        (out / "theirs.txt").write_text("theirs")
+    assert names(out) == ["model.onnx", "theirs.txt"]
+
+
+def test_an_unknown_file_is_a_defect_and_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match=r"scratch\.txt"):
+        fill(tmp_path / "out", "scratch.txt")
+    assert names(tmp_path) == []
+
+
+def test_two_runs_of_one_process_do_not_meet(tmp_path):
+    with OutputFolder(tmp_path / "out") as first, OutputFolder(tmp_path / "out") as second:
+        assert first.path != second.path
+        (first.path / "model.onnx").write_text("1")
+        (second.path / "model.onnx").write_text("2")
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_parent_that_cannot_be_written_is_explained(tmp_path):
+    with pytest.raises(UsageError, match="Cannot write beside"), OutputFolder("/proc/nowhere/out"):
+        pass
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UsageError), OutputFolder(tmp_path / "file" / "out"):
+        pass
+
+
+def test_another_file_system_is_built_inside(tmp_path, monkeypatch):
+    """A mounted /out: renaming from beside it is impossible, so its partial folder lies within."""
+    out = tmp_path / "out"
+    out.mkdir()
+    stat = Path.stat
+
+    def other_device(self, **more):
+        found = stat(self, **more)
+        if self == out:
+            return os.stat_result((*found[:2], found.st_dev + 1, *found[3:10]))
+        return found
+
+    monkeypatch.setattr(Path, "stat", other_device)
+    with OutputFolder(out) as folder:
+        assert folder.path.parent == out
+        (folder.path / "model.onnx").write_text("new")
+    assert names(out) == ["model.onnx"]
+    with pytest.raises(KeyboardInterrupt), OutputFolder(out, force=True) as folder:
+        raise KeyboardInterrupt
+    assert names(out) == ["model.onnx"]
+
+
+PROGRAM = """
+    import sys, time
+    from segformer_edge.cli import run
+    from segformer_edge.export.outdir import OutputFolder
+    def command(argv):
+        with OutputFolder(sys.argv[1], force=True) as folder:
+            with open(folder.path / "model.onnx", "wb") as file:
+                {write}
+        return 0
+    sys.exit(run(command))
+"""
+
+
+def start(out: Path, write: str, **more) -> subprocess.Popen:
+    code = textwrap.dedent(PROGRAM).replace("{write}", write)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more
+    )
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_leave_nothing(tmp_path, number, code):
+    process = start(tmp_path / "out", 'file.write(b"x"); print("ready", flush=True); time.sleep(30)')
+    assert process.stdout.readline() == "ready\n"
+    assert len(names(tmp_path)) == 1
+    process.send_signal(number)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == code and err.count("\n") == 1
+    assert names(tmp_path) == []
+
+
+def limit_file_size() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        'file.write(b"x" * 1_000_000)',
+        # A native writer that stops at the limit and then complains about something else.
+        'file.write(b"x" * 100_000); file.flush(); raise RuntimeError("serialisation failed")',
+    ],
+)
+def test_a_full_disk_is_one_message_and_leaves_nothing(tmp_path, write):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "model.tflite").write_text("old")
+    process = start(tmp_path / "out", write, preexec_fn=limit_file_size)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert err.startswith(f"error: No space left while writing '{tmp_path / 'out'}'.") and "Traceback" not in err
+    assert names(tmp_path) == ["out"] and names(tmp_path / "out") == ["model.tflite"]
+
+
+def test_a_full_device_is_a_disk_full_error(tmp_path):
+    with pytest.raises(DiskFullError), OutputFolder(tmp_path / "out"), open("/dev/full", "wb", buffering=0) as full:
+        full.write(b"x")
+    assert names(tmp_path) == []
