@@ -25,8 +25,8 @@ from segformer_edge.errors import SegformerEdgeError, UsageError
 from segformer_edge.model.config import STRIDE
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_OVER_BUDGET, EXIT_BELOW_ACCURACY = 0, 1, 2, 3, 4
-#: What a shell reports for a process ended by SIGINT, SIGPIPE and SIGTERM: 128 + the signal's number.
-EXIT_INTERRUPTED, EXIT_BROKEN_PIPE, EXIT_TERMINATED = 130, 141, 143
+#: What a shell reports for a process ended by SIGINT and SIGPIPE: 128 + the signal's number.
+EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 130, 141
 
 #: Longest side a ``--size`` may name; far above any network input, it only catches slips of the keyboard.
 MAX_SIDE = 8192
@@ -37,7 +37,11 @@ _DISK_FULL_WORDS = tuple(os.strerror(number).lower() for number in sorted(_DISK_
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived; like KeyboardInterrupt it passes every ``except Exception`` so that cleaning up runs."""
+    """SIGTERM or SIGHUP arrived; like KeyboardInterrupt it passes every ``except Exception``, so cleaning up runs."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
 
 
 class DiskFullError(SegformerEdgeError):
@@ -60,11 +64,11 @@ class Parser(argparse.ArgumentParser):
 def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
     """Call ``main(argv)`` and return the process's exit code; errors a user can act on become one message on stderr.
 
-    A SegformerEdgeError gives its own ``exit_code``, Ctrl-C 130, SIGTERM 143, a closed pipe 141 (silently), a full
-    disk or too little memory 1. Anything else is a defect of this program and keeps its traceback.
+    A SegformerEdgeError gives its own ``exit_code``, Ctrl-C 130, SIGTERM 143, SIGHUP 129, a closed pipe 141 (silently),
+    a full disk or too little memory 1. Anything else is a defect of this program and keeps its traceback.
     """
     try:
-        with _sigterm_raises():
+        with _signals_raise():
             code = main(argv)
             sys.stdout.flush()
             return code
@@ -72,8 +76,8 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
         return fail(error)
     except KeyboardInterrupt:
         return _last_words("interrupted", EXIT_INTERRUPTED)
-    except Terminated:
-        return _last_words("terminated", EXIT_TERMINATED)
+    except Terminated as terminated:
+        return _last_words("terminated", terminated.exit_code)
     except BrokenPipeError:
         # The reader went away (`| head`). Python flushes stdout once more at exit, so give it somewhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -164,17 +168,21 @@ def _last_words(text: str, code: int) -> int:
 
 
 @contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """SIGTERM as an exception, so that ``finally`` and ``with`` clean up. Only the main thread may set handlers."""
+def _signals_raise() -> Iterator[None]:
+    """SIGTERM and SIGHUP as exceptions, so that ``finally`` and ``with`` clean up. Only the main thread may do this."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def raise_terminated(signum: int, frame: FrameType | None) -> None:
-        raise Terminated
+        raise Terminated(signum)
 
-    before = signal.signal(signal.SIGTERM, raise_terminated)
+    before = {}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            before[number] = signal.signal(number, raise_terminated)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

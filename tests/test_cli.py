@@ -106,7 +106,10 @@ def python(code: str, **more) -> subprocess.Popen:
     )
 
 
-@pytest.mark.parametrize(("number", "code", "word"), [(signal.SIGINT, 130, "interr"), (signal.SIGTERM, 143, "term")])
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGINT, 130, "interr"), (signal.SIGTERM, 143, "term"), (signal.SIGHUP, 129, "term")],
+)
 def test_signals_end_with_one_line(number, code, word):
     process = python("""
         import sys, time

@@ -30,8 +30,8 @@ _FULL_BELOW = 1 << 20
 class OutputFolder:
     """``with OutputFolder(out, force=...) as folder:`` write into ``folder.path``; it becomes ``out`` on leaving.
 
-    On any exception, Ctrl-C or SIGTERM (as ``cli.run`` raises it) everything written is removed, ``out`` stays what it
-    was, and a full disk becomes a DiskFullError. SIGKILL and power cuts leave a ``.<name>.partial-<pid>`` folder beside
+    On any exception, Ctrl-C, SIGTERM or SIGHUP (``cli.run`` raises them) everything written is removed, ``out`` stays
+    what it was, and a full disk becomes a DiskFullError. SIGKILL and power cuts leave a ``.<name>.partial-<pid>`` folder beside
     ``out``, never a half-written ``out``.
 
     Making it raises UsageError if ``out`` is a file, holds something and ``force`` is off, or cannot be written to.
@@ -194,7 +194,7 @@ def _signals_held() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
         yield
     finally:
