@@ -31,8 +31,8 @@ class OutputFolder:
     """``with OutputFolder(out, force=...) as folder:`` write into ``folder.path``; it becomes ``out`` on leaving.
 
     On any exception, Ctrl-C, SIGTERM or SIGHUP (``cli.run`` raises them) everything written is removed, ``out`` stays
-    what it was, and a full disk becomes a DiskFullError. SIGKILL and power cuts leave a ``.<name>.partial-<pid>`` folder
-    beside ``out``, never a half-written ``out``.
+    what it was, a full disk is a DiskFullError. SIGKILL and power cuts may leave a ``.<name>.partial-<pid>``
+    folder beside ``out``, never a half-written ``out``.
 
     Making it raises UsageError if ``out`` is a file, holds something and ``force`` is off, or cannot be written to.
     """
