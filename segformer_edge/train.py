@@ -23,10 +23,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--recipe", default="demo", help="bundled recipe or .toml file (default: %(default)s)")
     parser.add_argument("--data", default="demo:train", help="training set (default: %(default)s)")
     parser.add_argument("--val", default="demo:dev", help="data set that picks the best weights, or 'none'")
+    parser.add_argument("--test", help="data set on which the written weights are scored at the end")
     parser.add_argument("--model", default="b0", help="b0 to b5 (default: %(default)s)")
     parser.add_argument("--init", help="checkpoint to start from: folder, file or hub id (default: random weights)")
     parser.add_argument("--steps", type=int, help="override the recipe's number of steps")
     parser.add_argument("--size", default="256x256", help="HxW recorded as the weights' native size")
+    parser.add_argument("--float16", action="store_true", help="write half-size weights, and score those")
     parser.add_argument("--licence", help="licence recorded in the weights (default: the start weights', else none)")
     parser.add_argument("--out", type=Path, required=True, help="folder for weights, log and resume state")
     parser.add_argument("--seed", type=int, default=0)
@@ -52,9 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps(result))
     else:
-        miou = result["miou"]
-        score = "" if miou is None else f", mIoU {miou:.4f} on {result['val']}"
-        print(f"{result['weights']}: {result['steps']} steps, loss {result['loss']:.4f}{score}")
+        scores = "".join(f", mIoU {score:.4f} on {name}" for name, score in result["miou"].items())
+        print(f"{result['weights']}: {result['steps']} steps{scores}")
     return 0
 
 

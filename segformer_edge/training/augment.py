@@ -75,8 +75,8 @@ class TrainingSamples(Dataset):
         recipe = self.recipe
         rng = np.random.default_rng([self.seed, number])
         sample = self.source[int(rng.integers(len(self.source)))]
-        crop = recipe.crop_at(number // recipe.batch)
-        image, labels = random_resized_crop(rng, sample.image, sample.labels, crop, recipe.resize)
+        phase = recipe.phase_at(number // recipe.batch)
+        image, labels = random_resized_crop(rng, sample.image, sample.labels, phase.crop, phase.resize or recipe.resize)
         if rng.random() < recipe.flip:
             image, labels = image[:, ::-1], labels[:, ::-1]
         if recipe.photometric:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from typing import Any
 
 import torch
 
@@ -13,19 +14,21 @@ from segformer_edge.data.sample import SegmentationDataset
 from segformer_edge.model.checkpoint import load_for_training
 from segformer_edge.model.config import variant_config
 from segformer_edge.model.initialise import initialise
-from segformer_edge.model.save import save_checkpoint
+from segformer_edge.model.save import save_checkpoint, shipped_state
 from segformer_edge.model.segformer import SegFormer
 from segformer_edge.train import WEIGHTS_FILE
 from segformer_edge.training.loop import train
 from segformer_edge.training.recipe import Recipe, load_recipe
+from segformer_edge.training.validate import validate_with_progress
 
 
-def train_command(options: argparse.Namespace) -> dict[str, object]:
-    """Train as ``options`` say and write the weights; returns what was reached (``miou`` None without a val set)."""
+def train_command(options: argparse.Namespace) -> dict[str, Any]:
+    """Train as ``options`` say and write the best weights; returns the steps, the last loss and the scores reached."""
     recipe = load_recipe(options.recipe, steps=options.steps)
     size = parse_size(options.size)
     train_set = open_dataset(options.data)
     val_set = None if options.val == "none" else open_dataset(options.val)
+    test_set = open_dataset(options.test) if options.test else None
     if options.threads:
         torch.set_num_threads(options.threads)
     model, licence = _starting_model(options, recipe, train_set)
@@ -39,26 +42,32 @@ def train_command(options: argparse.Namespace) -> dict[str, object]:
         resume=options.resume,
         cpu=options.cpu,
     )
-    weights = options.out / WEIGHTS_FILE
-    miou = None if math.isnan(result.best_miou) else result.best_miou
+    dtype = torch.float16 if options.float16 else torch.float32
+    best = result.model
+    # Score what is written, not what it was rounded from.
+    best.load_state_dict(best.state_dict() | shipped_state(best, dtype))
+    scores: dict[str, float] = {}
+    if val_set is not None and not math.isnan(result.best_miou):
+        scores[val_set.name] = result.best_miou
+    if test_set is not None:
+        scores[test_set.name] = validate_with_progress(best, test_set).miou
     start = options.init or "random weights"
     save_checkpoint(
-        result.model,
-        weights,
+        best,
+        options.out / WEIGHTS_FILE,
         size=size,
         class_names=train_set.class_names,
         palette=train_set.palette,
         licence=options.licence or licence,
-        dtype=torch.float32,
+        dtype=dtype,
         source=f"recipe {recipe.name}, {result.steps} steps on {train_set.name} from {start}, seed {options.seed}",
-        extra={} if miou is None or val_set is None else {"val_miou": f"{miou:.4f} ({val_set.name})"},
+        extra={"val_miou": f"{list(scores.values())[-1]:.4f}", "val_set": list(scores)[-1]} if scores else {},
     )
     return {
-        "weights": str(weights),
+        "weights": str(options.out / WEIGHTS_FILE),
         "steps": result.steps,
-        "loss": result.last_loss,
-        "miou": miou,
-        "val": None if val_set is None else val_set.name,
+        "loss": None if math.isnan(result.last_loss) else result.last_loss,
+        "miou": scores,
     }
 
 

@@ -21,6 +21,7 @@ from segformer_edge.data.sample import SegmentationDataset
 from segformer_edge.errors import SegformerEdgeError, UsageError
 from segformer_edge.model.segformer import SegFormer
 from segformer_edge.training.augment import TrainingSamples
+from segformer_edge.training.folded_head import FoldedHeadTraining
 from segformer_edge.training.recipe import Recipe
 from segformer_edge.training.state import load_state, save_state
 from segformer_edge.training.validate import normalise, validate
@@ -83,7 +84,7 @@ class _Run:
             raise UsageError(f"A batch of {recipe.batch} does not fit {self.accelerator.num_processes} processes.")
         self.step, self.best = 0, float("nan")
         state = load_state(out) if resume else None
-        optimizer = torch.optim.AdamW(parameter_groups(model, recipe), betas=recipe.betas)
+        optimizer = torch.optim.AdamW(parameter_groups(model, recipe), betas=recipe.betas, fused=True)
         if state is not None:
             if state["recipe"] != recipe.model_dump_json() or state["seed"] != seed:
                 raise UsageError(
@@ -93,9 +94,6 @@ class _Run:
             self.step, self.best = state["step"], state["best"]
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
-            torch.set_rng_state(state["torch_rng"])
-        else:
-            torch.manual_seed(seed)
         self.average: AveragedModel | None = None
         if recipe.average_decay:
             averaging = get_ema_multi_avg_fn(recipe.average_decay)
@@ -110,11 +108,11 @@ class _Run:
             num_workers=recipe.workers,
             worker_init_fn=_one_thread,
         )
-        self.model, self.optimizer, self.loader = self.accelerator.prepare(model, optimizer, loader)
+        self.model, self.optimizer, self.loader = self.accelerator.prepare(FoldedHeadTraining(model), optimizer, loader)
 
     @property
     def plain_model(self) -> SegFormer:
-        return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        return self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False).model
 
     @property
     def kept_model(self) -> SegFormer:
@@ -127,6 +125,8 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * share
         self.model.train()
+        # Dropout depends on (seed, step, process) alone, so a resumed run draws the same.
+        torch.manual_seed((self.seed * 1_000_003 + self.step * 1009 + self.accelerator.process_index) % 2**63)
         with self.accelerator.autocast():
             logits = self.model(normalise(images))
         loss = segmentation_loss(logits, labels)
@@ -166,7 +166,6 @@ class _Run:
                 "model": self.plain_model.state_dict(),
                 "average": None if self.average is None else self.average.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
-                "torch_rng": torch.get_rng_state(),
             },
         )
 

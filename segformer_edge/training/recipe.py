@@ -24,6 +24,8 @@ class Phase(BaseModel):
     until: Share
     #: Side of the square crop in pixels, a multiple of 32.
     crop: Annotated[int, Field(ge=32, multiple_of=32)]
+    #: Random resize factors, smallest and largest; the recipe's where left out.
+    resize: tuple[Positive, Positive] | None = None
 
 
 class Recipe(BaseModel):
@@ -59,16 +61,18 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
-        if self.resize[0] > self.resize[1]:
-            raise ValueError(f"resize must go from small to large, got {self.resize}")
+        for small, large in filter(None, (self.resize, *(phase.resize for phase in self.phases))):
+            if small > large:
+                raise ValueError(f"resize must go from small to large, got {small} to {large}")
         ends = [phase.until for phase in self.phases]
         if ends != sorted(set(ends)) or ends[-1] != 1.0:
             raise ValueError(f"the phases' 'until' must rise and end at 1.0, got {ends}")
         return self
 
-    def crop_at(self, step: int) -> int:
-        """Crop side in pixels at ``step``."""
-        return next((phase.crop for phase in self.phases if step < phase.until * self.steps), self.phases[-1].crop)
+    def phase_at(self, step: int) -> Phase:
+        """The phase that ``step`` (0 first) is in, with its resize factors filled in."""
+        phase = next((phase for phase in self.phases if step < phase.until * self.steps), self.phases[-1])
+        return phase if phase.resize else phase.model_copy(update={"resize": self.resize})
 
     def learning_rate_share(self, step: int) -> float:
         """The learning rate at ``step`` (0 first) as a share of its peak."""

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.progress import Progress
 from torch import Tensor, nn
 
 from segformer_edge.data.metrics import ConfusionMatrix
@@ -44,3 +46,11 @@ def validate(
         advance()
     model.train(training)
     return matrix
+
+
+def validate_with_progress(model: nn.Module, dataset: SegmentationDataset) -> ConfusionMatrix:
+    """``validate`` with a progress bar on stderr."""
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(f"scoring on {dataset.name}", total=len(dataset))
+        return validate(model, dataset, advance=lambda: progress.advance(bar))
