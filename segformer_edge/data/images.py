@@ -109,11 +109,20 @@ def _bytes(path: Path) -> bytes:
 
 def _truncation(data: bytes) -> str:
     """Why a JPEG or PNG is cut short, or ''. OpenCV fills the missing rows and says nothing."""
-    if data[:3] == b"\xff\xd8\xff" and b"\xff\xd9" not in data[-65536:]:
+    if data[:3] == b"\xff\xd8\xff" and b"\xff\xd9" not in data[_first_scan(data) :]:
         return "the JPEG has no end marker, so its lower rows are missing"
-    if data[:8] == b"\x89PNG\r\n\x1a\n" and b"IEND" not in data[-65536:]:
+    if data[:8] == b"\x89PNG\r\n\x1a\n" and b"IEND" not in data:
         return "the PNG has no end chunk, so its lower rows are missing"
     return ""
+
+
+def _first_scan(data: bytes) -> int:
+    """Offset of a JPEG's first scan: beyond the thumbnail in its header, which has an end marker of its own."""
+    offset = 2
+    while offset + 4 <= len(data) and data[offset] == 0xFF and data[offset + 1] != 0xDA:
+        # Padding bytes 0xFF may precede a marker; any other segment tells its length.
+        offset += 1 if data[offset + 1] == 0xFF else 2 + int.from_bytes(data[offset + 2 : offset + 4], "big")
+    return offset
 
 
 def _is_indexed_png(path: Path) -> bool:

@@ -95,3 +95,16 @@ def test_coloured_or_too_large_labels_are_refused(tmp_path, picture):
         read_labels(tmp_path / "colour.png")
     with pytest.raises(DataError, match="up to 300"):
         read_labels(tmp_path / "deep.png")
+
+
+def test_phone_jpeg_with_a_thumbnail_before_and_a_film_after(tmp_path, picture):
+    """Both hold end markers or none where a simple search would look."""
+    whole = cv2.imencode(".jpg", picture)[1].tobytes()
+    thumbnail = cv2.imencode(".jpg", picture[::4, ::4])[1].tobytes()
+    exif = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
+    path = tmp_path / "phone.jpg"
+    path.write_bytes(whole[:2] + exif + whole[2:] + bytes(200_000))
+    assert read_image(path).shape == picture.shape
+    path.write_bytes(whole[:2] + exif + whole[2 : len(whole) // 2])
+    with pytest.raises(DataError, match="no end marker"):
+        read_image(path)
