@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from segformer_edge.errors import CheckpointError
@@ -79,7 +79,8 @@ def save_checkpoint(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     try:
-        save_file(shipped_state(model, dtype), partial, metadata=header)
+        # Not save_file: its files are readable by their owner alone, also once installed.
+        partial.write_bytes(save(shipped_state(model, dtype), metadata=header))
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

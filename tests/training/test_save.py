@@ -1,13 +1,13 @@
 """Our checkpoint format: what the header says, what is refused, and that nothing half-written stays."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 
 from segformer_edge.errors import CheckpointError
-from segformer_edge.model import save
 from segformer_edge.model.checkpoint import load_checkpoint
 from segformer_edge.model.config import SegformerConfig, variant_config
 from segformer_edge.model.save import save_checkpoint
@@ -58,11 +58,12 @@ def test_failed_write_leaves_nothing_and_keeps_the_old_file(model, tmp_path, mon
     path = tmp_path / "w.safetensors"
     path.write_bytes(b"old")
 
-    def fill_the_disk(state, target, metadata):
-        target.write_bytes(b"half")
+    def fill_the_disk(target, data):
+        target.touch()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(save, "save_file", fill_the_disk)
-    with pytest.raises(OSError, match="No space"):
-        save_checkpoint(model, path, **DETAILS)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", fill_the_disk)
+        with pytest.raises(OSError, match="No space"):
+            save_checkpoint(model, path, **DETAILS)
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"] and path.read_bytes() == b"old"
