@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -22,6 +23,13 @@ def _observe_with(site: Site, observer: str) -> None:
         site.observer = MseObserver(site.dtype)
     else:
         site.observer = OBSERVERS[observer]()
+
+
+def _fixed_params(dtype: str, scale: float, zero_point: int) -> ActivationParams:
+    """A fixed site's int8 parameters, or the int16 ones of the same range: 1/256, -128 becomes 1/32768, 0."""
+    if dtype == "int8":
+        return ActivationParams(dtype, scale, zero_point)
+    return ActivationParams(dtype, scale * max(128 - zero_point, 128 + zero_point) / 32768.0, 0)
 
 
 @torch.no_grad()
@@ -45,14 +53,16 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor], recipe: Recipe) -> No
         if not site.active:
             continue
         if site.fixed is not None:
-            site.params = ActivationParams(site.dtype, *site.fixed)
+            site.params = _fixed_params(site.dtype, *site.fixed)
             continue
         assert site.observer is not None
         low, high = site.observer.range()
-        if not (abs(low) < float("inf") and abs(high) < float("inf")):
+        if low > high:
+            raise CalibrationError(f"Site '{name}' saw no values; is it part of the forward pass?")
+        if not (math.isfinite(low) and math.isfinite(high)):
             raise CalibrationError(f"Site '{name}' saw values from {low} to {high}; it cannot be quantized.")
         site.params = params_from_range(low, high, site.dtype)
         site.observer = None
     for _, conv in named_weights(model):
-        conv.scales = weight_scales(conv.weight) if conv.active else None
+        conv.set_scales(weight_scales(conv.weight) if conv.active else None)
     set_mode(model, Mode.FAKE)

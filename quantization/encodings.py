@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from quantization.params import ActivationParams
-from quantization.recipe import RecipeError
-from quantization.sites import Mode, named_sites, named_weights, set_mode
+from quantization.params import ActivationParams, is_scale
+from quantization.sites import Mode, QuantConv2d, named_sites, named_weights, set_mode
 
 SCHEMA_VERSION = 1
+
+T = TypeVar("T")
 
 
 class EncodingsError(ValueError):
@@ -27,7 +29,7 @@ def fingerprint(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, conv in named_weights(model):
         digest.update(name.encode())
-        digest.update(conv.weight.detach().to(torch.float16).contiguous().numpy().tobytes())
+        digest.update(conv.weight.detach().to(torch.float16).contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -78,10 +80,34 @@ def load_encodings(path: Path) -> dict[str, Any]:
     return content
 
 
+def _scales(conv: QuantConv2d, entry: dict[str, Any]) -> Tensor:
+    """The per-channel scales in ``entry``. Raises ValueError where they do not fit ``conv``."""
+    if entry["dtype"] != "int8":
+        raise ValueError(f"weights are int8; got {entry['dtype']!r}.")
+    scales = entry["scale"]
+    if not isinstance(scales, list) or len(scales) != conv.out_channels or not all(map(is_scale, scales)):
+        raise ValueError(f"scale must be {conv.out_channels} positive numbers, one per output channel.")
+    return torch.tensor(scales, dtype=torch.float32, device=conv.weight.device)
+
+
+def _read(table: dict[str, Any], read: Callable[[str, dict[str, Any]], T]) -> dict[str, T]:
+    """What ``read`` makes of every entry. Raises EncodingsError naming the entry it cannot read."""
+    result = {}
+    for name, entry in table.items():
+        try:
+            result[name] = read(name, entry)
+        except KeyError as error:
+            raise EncodingsError(f"The encodings' entry of '{name}' has no {error}.") from error
+        except (TypeError, ValueError) as error:
+            raise EncodingsError(f"The encodings' entry of '{name}' is malformed: {error}") from error
+    return result
+
+
 def apply_encodings(model: nn.Module, encodings: dict[str, Any]) -> None:
     """Set every site and weight of ``model`` from ``encodings`` and put it into :attr:`Mode.FAKE`.
 
-    Raises EncodingsError when the encodings belong to other weights, or an entry is unknown or malformed.
+    Raises EncodingsError when the encodings belong to other weights, or an entry is unknown or malformed; the model is
+    then as it was.
     """
     if encodings.get("weights_fingerprint") != fingerprint(model):
         raise EncodingsError("The encodings were made for other weights; use the checkpoint they were saved with.")
@@ -90,21 +116,15 @@ def apply_encodings(model: nn.Module, encodings: dict[str, Any]) -> None:
         unknown = sorted(set(encodings[table]) - set(known))
         if unknown:
             raise EncodingsError(f"The encodings' {table} name '{unknown[0]}', which the model does not have.")
-    try:
-        for name, site in sites.items():
-            entry = encodings["activations"].get(name)
-            site.dtype = "float" if entry is None else entry["dtype"]
-            site.params = (
-                None if entry is None else ActivationParams(entry["dtype"], entry["scale"], entry["zero_point"])
-            )
-        for name, conv in weights.items():
-            entry = encodings["weights"].get(name)
-            conv.weight_dtype = "float" if entry is None else entry["dtype"]
-            conv.scales = None if entry is None else torch.tensor(entry["scale"], dtype=torch.float32)
-            if conv.scales is not None and (conv.scales.shape != (conv.out_channels,) or not (conv.scales > 0).all()):
-                raise EncodingsError(f"The encodings' scales of '{name}' are not {conv.out_channels} positive numbers.")
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, EncodingsError | RecipeError):
-            raise
-        raise EncodingsError(f"The encodings' entry of '{name}' is malformed: {error}.") from error
+    params = _read(
+        encodings["activations"],
+        lambda _, entry: ActivationParams(entry["dtype"], entry["scale"], entry["zero_point"]),
+    )
+    scales = _read(encodings["weights"], lambda name, entry: _scales(weights[name], entry))
+    for name, site in sites.items():
+        site.params = params.get(name)
+        site.dtype = "float" if site.params is None else site.params.dtype
+    for name, conv in weights.items():
+        conv.weight_dtype = "int8" if name in scales else "float"
+        conv.set_scales(scales.get(name))
     set_mode(model, Mode.FAKE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -12,11 +13,16 @@ from quantization.params import RANGES
 
 
 class Observer(Protocol):
-    """Sees every calibration tensor, then answers with the range to quantize."""
+    """Sees every calibration tensor, then answers with the range to quantize; not finite where a tensor was not."""
 
     def observe(self, x: Tensor) -> None: ...
 
     def range(self) -> tuple[float, float]: ...
+
+
+def _smaller(a: float, b: float) -> float:
+    """Like ``min``, but NaN if either is: ``min(0.0, nan)`` is 0.0."""
+    return a if math.isnan(a) or a <= b else b
 
 
 class MinMaxObserver:
@@ -27,7 +33,7 @@ class MinMaxObserver:
 
     def observe(self, x: Tensor) -> None:
         low, high = torch.aminmax(x)
-        self.low, self.high = min(self.low, low.item()), max(self.high, high.item())
+        self.low, self.high = _smaller(self.low, low.item()), -_smaller(-self.high, -high.item())
 
     def range(self) -> tuple[float, float]:
         return self.low, self.high
@@ -53,25 +59,31 @@ class MovingAverageObserver:
         return (float("inf") if self.low is None else self.low), self.high
 
 
-class HistogramObserver:
+class HistogramObserver(MinMaxObserver):
     """A histogram whose range grows by whole factors of two, so that old counts merge without error."""
 
     BINS = 2048
 
     def __init__(self) -> None:
+        super().__init__()
         self.limit = 0.0
         self.counts = torch.zeros(self.BINS, dtype=torch.float64)
-        self.low, self.high = float("inf"), float("-inf")
 
     def observe(self, x: Tensor) -> None:
-        low, high = (value.item() for value in torch.aminmax(x))
-        self.low, self.high = min(self.low, low), max(self.high, high)
-        largest = max(abs(low), abs(high), 1e-12)
+        super().observe(x)
+        if not self.usable:
+            return
+        largest = max(abs(self.low), abs(self.high), 1e-12)
         if self.limit == 0.0:
             self.limit = largest
         while self.limit < largest:
             self._double()
-        self.counts += torch.histc(x.detach().float(), self.BINS, -self.limit, self.limit).double()
+        self.counts += torch.histc(x.detach().float(), self.BINS, -self.limit, self.limit).double().cpu()
+
+    @property
+    def usable(self) -> bool:
+        """Whether something was seen and all of it was finite."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
 
     def _double(self) -> None:
         half = self.counts.reshape(-1, 2).sum(1)
@@ -83,9 +95,6 @@ class HistogramObserver:
         width = 2.0 * self.limit / self.BINS
         return -self.limit + width * (torch.arange(self.BINS, dtype=torch.float64) + 0.5)
 
-    def range(self) -> tuple[float, float]:
-        return self.low, self.high
-
 
 class PercentileObserver(HistogramObserver):
     """Clips the same share of values at both ends."""
@@ -95,13 +104,14 @@ class PercentileObserver(HistogramObserver):
         self.percentile = percentile
 
     def range(self) -> tuple[float, float]:
-        if not self.counts.sum():
+        if not self.usable:
             return self.low, self.high
         share = self.counts.cumsum(0) / self.counts.sum()
         tail = 1.0 - self.percentile / 100.0
-        centres = self.centres()
-        low = centres[int((share > tail).nonzero()[0])].item()
-        high = centres[int((share >= 1.0 - tail).nonzero()[0])].item()
+        # The outer edges of the bins where the two tails end, so that 100 % is the range of min_max.
+        half, centres = self.limit / self.BINS, self.centres()
+        low = centres[int((share > tail).nonzero()[0])].item() - half
+        high = centres[int((share >= 1.0 - tail).nonzero()[0])].item() + half
         return max(low, self.low), min(high, self.high)
 
 
@@ -127,9 +137,9 @@ class MseObserver(HistogramObserver):
         return float((error * self.counts).sum())
 
     def range(self) -> tuple[float, float]:
-        low, high = min(self.low, 0.0), max(self.high, 0.0)
-        if not self.counts.sum():
+        if not self.usable:
             return self.low, self.high
+        low, high = min(self.low, 0.0), max(self.high, 0.0)
         ends = [low, high]
         for _ in range(2):
             for end in (0, 1):

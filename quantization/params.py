@@ -14,6 +14,12 @@ TORCH_DTYPES: dict[str, torch.dtype] = {"int8": torch.int8, "int16": torch.int16
 MIN_SCALE = 1e-8
 
 
+def is_scale(value: object) -> bool:
+    """Whether ``value`` is a positive number that float32, as the runtimes store scales, holds as a normal number."""
+    limits = torch.finfo(torch.float32)
+    return isinstance(value, int | float) and not isinstance(value, bool) and limits.tiny <= value <= limits.max
+
+
 @dataclass(frozen=True)
 class ActivationParams:
     """Per-tensor parameters of one site."""
@@ -25,9 +31,11 @@ class ActivationParams:
     def __post_init__(self) -> None:
         if self.dtype not in RANGES:
             raise ValueError(f"dtype must be one of {', '.join(RANGES)}; got '{self.dtype}'.")
-        if not 0.0 < self.scale < float("inf"):
-            raise ValueError(f"scale must be positive and finite; got {self.scale}.")
+        if not is_scale(self.scale):
+            raise ValueError(f"scale must be a positive float32; got {self.scale!r}.")
         low, high = RANGES[self.dtype]
+        if type(self.zero_point) is not int:
+            raise ValueError(f"zero_point must be an integer; got {self.zero_point!r}.")
         if not low <= self.zero_point <= high:
             raise ValueError(f"zero_point must lie in {low}..{high} for {self.dtype}; got {self.zero_point}.")
 

@@ -88,7 +88,7 @@ def load_recipe(name_or_file: str | Path) -> Recipe:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"Cannot read the recipe '{path}': {error.strerror or error}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecipeError(f"The recipe '{path}' is not valid TOML: {error}.") from error
     known = set(Recipe.__dataclass_fields__)
     for key, value in content.items():
@@ -122,7 +122,9 @@ def apply_recipe(model: nn.Module, recipe: Recipe) -> None:
             if role not in roles:
                 near = get_close_matches(role, roles, 1)
                 guess = f" Did you mean '{near[0]}'?" if near else f" Known roles: {', '.join(sorted(roles))}."
-                raise RecipeError(f"Recipe '{recipe.name}' [{table}] names the role '{role}', which no site has.{guess}")
+                raise RecipeError(
+                    f"Recipe '{recipe.name}' [{table}] names the role '{role}', which no site has.{guess}"
+                )
     for pattern in recipe.overrides:
         if not fnmatch.filter(sites, pattern):
             raise RecipeError(f"Recipe '{recipe.name}' [overrides] '{pattern}' matches no site.")
@@ -132,4 +134,4 @@ def apply_recipe(model: nn.Module, recipe: Recipe) -> None:
         site.observer = None
     for conv in weights.values():
         conv.weight_dtype = recipe.weights.get(conv.role, "float")
-        conv.scales = None
+        conv.set_scales(None)

@@ -22,7 +22,6 @@ from quantization.params import (
     ActivationParams,
     fake_quantize,
     fake_quantize_weight,
-    weight_scales,
 )
 
 
@@ -32,7 +31,10 @@ class Mode(Enum):
     FLOAT = "float"
     OBSERVE = "observe"
     FAKE = "fake"
+    #: Weights as int8 constants behind a dequantize.
     EXPORT = "export"
+    #: Weights as float constants behind quantize and dequantize, for converters that fold them on their own.
+    EXPORT_FLOAT_WEIGHTS = "export_float_weights"
 
 
 class Site(nn.Module):
@@ -83,15 +85,22 @@ class QuantConv2d(nn.Conv2d):
     """A convolution with per-channel symmetric int8 weights and a site at its output.
 
     Its input comes from another site. ``role`` names both the weight and, for the output, the site.
+    Raises ValueError for a dilated convolution or one whose padding is not zeros.
     """
 
+    scales: Tensor | None
+    zero_points: Tensor | None
+    int8_weight: Tensor | None
+
     def __init__(self, role: str, conv: nn.Conv2d) -> None:
+        if set(conv.dilation) != {1} or conv.padding_mode != "zeros":
+            raise ValueError(f"The convolution of role '{role}' is dilated or not padded with zeros: {conv}.")
         super().__init__(
             conv.in_channels,
             conv.out_channels,
-            conv.kernel_size,  # type: ignore[arg-type]
-            conv.stride,  # type: ignore[arg-type]
-            conv.padding,  # type: ignore[arg-type]
+            conv.kernel_size,
+            conv.stride,
+            conv.padding,
             groups=conv.groups,
             bias=conv.bias is not None,
         )
@@ -99,16 +108,20 @@ class QuantConv2d(nn.Conv2d):
         self.role = role
         self.mode = Mode.FLOAT
         self.weight_dtype = "float"
-        self.scales: Tensor | None = None
+        self.register_buffer("scales", None, persistent=False)
+        self.register_buffer("zero_points", None, persistent=False)
+        self.register_buffer("int8_weight", None, persistent=False)
         self.output = Site(role)
 
     @classmethod
     def from_linear(cls, role: str, linear: nn.Linear) -> QuantConv2d:
-        """The 1x1 convolution that equals ``linear`` on a feature map."""
-        conv = nn.Conv2d(linear.in_features, linear.out_features, 1, bias=linear.bias is not None).to(linear.weight)
+        """The 1x1 convolution that equals ``linear`` on a feature map. It always has a bias: exporters ask for one."""
+        conv = nn.Conv2d(linear.in_features, linear.out_features, 1).to(linear.weight)
         with torch.no_grad():
             conv.weight.copy_(linear.weight[:, :, None, None])
-            if linear.bias is not None:
+            if linear.bias is None:
+                conv.bias.zero_()
+            else:
                 conv.bias.copy_(linear.bias)
         return cls(role, conv)
 
@@ -117,16 +130,30 @@ class QuantConv2d(nn.Conv2d):
         """Whether the recipe quantizes this convolution's weights."""
         return self.weight_dtype != "float"
 
+    @torch.no_grad()
+    def set_scales(self, scales: Tensor | None) -> None:
+        """Fix the per-channel ``scales`` (``(out_channels,)``, float32), or clear them, and the integer weight."""
+        self.scales, self.zero_points, self.int8_weight = scales, None, None
+        if scales is not None:
+            self.zero_points = torch.zeros_like(scales, dtype=torch.int64)
+            self.int8_weight = torch.ops.quantized_decomposed.quantize_per_channel(self.weight, *self._arguments())
+
+    def _arguments(self) -> tuple:
+        return (self.scales, self.zero_points, 0, -127, 127, torch.int8)
+
     def quantized_weight(self) -> Tensor:
         """The weight as the current mode computes with it."""
         if not self.active or self.mode in (Mode.FLOAT, Mode.OBSERVE):
             return self.weight
-        scales = weight_scales(self.weight) if self.scales is None else self.scales
+        if self.scales is None or self.int8_weight is None:
+            raise RuntimeError(f"Weight of role '{self.role}' has no scales; calibrate or load encodings first.")
         if self.mode is Mode.FAKE:
-            return fake_quantize_weight(self.weight, scales)
+            return fake_quantize_weight(self.weight, self.scales)
         ops = torch.ops.quantized_decomposed
-        arguments = (scales, torch.zeros_like(scales, dtype=torch.int64), 0, -127, 127, torch.int8)
-        return ops.dequantize_per_channel(ops.quantize_per_channel(self.weight, *arguments), *arguments)
+        integer = self.int8_weight
+        if self.mode is Mode.EXPORT_FLOAT_WEIGHTS:
+            integer = ops.quantize_per_channel(self.weight, *self._arguments())
+        return ops.dequantize_per_channel(integer, *self._arguments())
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.conv2d(x, self.quantized_weight(), self.bias, self.stride, self.padding, groups=self.groups)
@@ -148,8 +175,10 @@ def named_weights(model: nn.Module) -> Iterator[tuple[str, QuantConv2d]]:
 
 
 def set_mode(model: nn.Module, mode: Mode) -> None:
-    """Put every site and weight of ``model`` into ``mode``."""
+    """Put every site and weight of ``model`` into ``mode``; for export the integer weights are made anew."""
     for _, site in named_sites(model):
         site.mode = mode
     for _, conv in named_weights(model):
         conv.mode = mode
+        if mode is Mode.EXPORT:
+            conv.set_scales(conv.scales)  # training may have moved the weights since the scales were fixed
