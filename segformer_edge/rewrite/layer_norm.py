@@ -80,6 +80,9 @@ def fold_layer_norm_affine(model: SegFormer) -> SegFormer:
 
 
 def _rms(norm: nn.LayerNorm, affine: bool = False) -> RmsNorm:
+    """The RMS norm of a centred input, with or without the affine part; what is left out must be 1 and 0."""
+    if not affine and bool((norm.weight != 1).any() or (norm.bias != 0).any()):
+        raise ValueError("A LayerNorm still has its affine part; call fold_layer_norm_affine first.")
     values = (norm.weight, norm.bias) if affine else ()
     return RmsNorm(norm.normalized_shape[0], norm.eps, *values).to(norm.weight)
 
@@ -88,8 +91,8 @@ def _rms(norm: nn.LayerNorm, affine: bool = False) -> RmsNorm:
 def centre_residual_streams(model: SegFormer) -> SegFormer:
     """Centre every writer of a LayerNorm's input offline and turn the LayerNorms into RMS norms, in place.
 
-    Needs :func:`fold_layer_norm_affine` first. The patch embedding's norm starts the stream; its affine part becomes
-    a C -> C linear that also takes the channel mean away.
+    Needs :func:`fold_layer_norm_affine` first; raises ValueError otherwise. The patch embedding's norm starts the
+    stream; its affine part becomes a C -> C linear that also takes the channel mean away.
     """
     for stage in model.stages:
         embedding = stage.patch_embedding
@@ -99,6 +102,8 @@ def centre_residual_streams(model: SegFormer) -> SegFormer:
         start.bias.copy_(norm.bias)
         _centre(start)
         _centre(embedding.proj)
+        norm.weight.fill_(1.0)
+        norm.bias.zero_()
         embedding.norm = nn.Sequential(_rms(norm), start)
         for block in stage.blocks:
             _centre(block.attention.proj)
