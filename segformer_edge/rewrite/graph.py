@@ -21,20 +21,21 @@ SOFTMAX_PARAMS = (1.0 / 256.0, -128)
 
 
 class Norm(nn.Module):
-    """RMS norm over channels: the mean of squares is a C -> 1 convolution."""
+    """RMS norm over channels: the mean of squares is a C -> 1 convolution whose bias is epsilon."""
 
     mean: Tensor
+    eps: Tensor
 
     def __init__(self, norm: RmsNorm, role: str) -> None:
         super().__init__()
-        self.eps = norm.eps
         self.register_buffer("mean", norm.mean[:, :, None, None].clone())
+        self.register_buffer("eps", torch.full((1,), norm.eps).to(norm.mean))
         self.weight = None if norm.weight is None else nn.Parameter(norm.weight[None, :, None, None].clone())
         self.bias = None if norm.bias is None else nn.Parameter(norm.bias[None, :, None, None].clone())
         self.output = Site(role)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x * torch.rsqrt(F.conv2d(x * x, self.mean) + self.eps)
+        x = x * torch.rsqrt(F.conv2d(x * x, self.mean, self.eps))
         if self.weight is not None:
             x = x * self.weight
         if self.bias is not None:

@@ -1,0 +1,66 @@
+"""What every exporter does: a calibrated network in, one verified-to-load file and its facts out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from segformer_edge.report.schema import Memory, Ops
+from segformer_edge.rewrite.graph import EdgeSegFormer
+from segformer_edge.runtime.metadata import InputSpec, OutputSpec
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Facts of one exported artifact; ``files[0]`` is the one a runtime opens."""
+
+    files: tuple[str, ...]
+    input: InputSpec
+    output: OutputSpec
+    ops: Ops
+    tools: dict[str, str]
+    memory: Memory | None = None
+
+
+class Exporter(Protocol):
+    """One target. Implementations live one per file and are found through the table of targets."""
+
+    def export(self, network: EdgeSegFormer, size: tuple[int, int], stem: Path) -> Exported:
+        """Write ``stem`` plus the format's suffix for a ``(1, 3, *size)`` image; ``network`` is calibrated.
+
+        Raises SegformerEdgeError, or whatever the backend raises when it cannot take the graph.
+        """
+
+
+def example_image(size: tuple[int, int]) -> torch.Tensor:
+    """An input ``(1, 3, H, W)`` to trace with; its values do not matter."""
+    return torch.zeros(1, 3, *size)
+
+
+def output_shape(network: EdgeSegFormer, size: tuple[int, int], layout: str) -> tuple[int, ...]:
+    """Shape of the network's output, at a quarter of the input size."""
+    height, width = size[0] // 4, size[1] // 4
+    if network.output_form == "labels":
+        return (1, height, width)
+    classes = network.config.num_classes
+    return (1, classes, height, width) if layout == "nchw" else (1, height, width, classes)
+
+
+def float_specs(
+    network: EdgeSegFormer, size: tuple[int, int], names: tuple[str | None, str | None] = (None, None)
+) -> tuple[InputSpec, OutputSpec]:
+    """Specs of a file that takes the float32 image ``(1, 3, H, W)`` and gives float32 logits or uint8 labels."""
+    labels = network.output_form == "labels"
+    return (
+        InputSpec(names[0], (1, 3, *size), "nchw", "float32"),
+        OutputSpec(
+            names[1],
+            network.output_form,
+            output_shape(network, size, "nchw"),
+            "nchw",
+            "uint8" if labels else "float32",
+        ),
+    )

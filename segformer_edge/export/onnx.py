@@ -1,0 +1,157 @@
+"""ONNX with QuantizeLinear/DequantizeLinear pairs, for onnxruntime (and, through it, the OpenVINO exporter).
+
+Activations and weights are uint8: x86 kernels without VNNI add pairs of u8 x s8 products in 16 bits and saturate.
+A weight ``w`` is stored as ``w + 128`` with zero point 128, which is the same number, and u8 x u8 does not saturate.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import onnxscript
+import torch
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnxscript import opset18 as op
+from onnxscript.optimizer import optimize_ir
+
+from quantization.sites import Mode, set_mode
+from segformer_edge.export.exporter import Exported, example_image, float_specs
+from segformer_edge.jsonfile import write_bytes
+from segformer_edge.report.schema import Ops
+from segformer_edge.rewrite.graph import EdgeSegFormer
+
+#: QuantizeLinear without an ``output_dtype``, which onnxruntime's transpose optimizer drops from its copies.
+OPSET = 18
+_INTEGER_OPS = ("QLinear", "MatMulInteger", "ConvInteger", "DynamicQuantize")
+_CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
+
+
+def _int8(value: int) -> Any:
+    return op.Constant(value=helper.make_tensor("zero_point", TensorProto.INT8, [], [int(value)]))
+
+
+def _quantize(input, scale, zero_point, quant_min, quant_max, dtype):  # type: ignore[no-untyped-def]
+    return op.QuantizeLinear(input, op.Constant(value_float=float(scale)), _int8(zero_point))
+
+
+def _dequantize(input, scale, zero_point, quant_min, quant_max, dtype, out_dtype=-1):  # type: ignore[no-untyped-def]
+    return op.DequantizeLinear(input, op.Constant(value_float=float(scale)), _int8(zero_point))
+
+
+def _dequantize_weight(  # type: ignore[no-untyped-def]
+    input, scales, zero_points, axis, quant_min, quant_max, dtype, out_dtype=-1
+):
+    return op.DequantizeLinear(input, scales, zero_points, axis=int(axis))
+
+
+def _translations() -> dict[Callable, Callable]:
+    decomposed = torch.ops.quantized_decomposed
+    return {
+        decomposed.quantize_per_tensor.default: _quantize,
+        decomposed.dequantize_per_tensor.default: _dequantize,
+        decomposed.dequantize_per_channel.default: _dequantize_weight,
+    }
+
+
+def _to_unsigned(model: ModelProto) -> None:
+    """Shift every int8 zero point and weight of ``model`` by 128 to uint8, in place."""
+    graph = model.graph
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    values |= {
+        node.output[0]: numpy_helper.to_array(node.attribute[0].t)
+        for node in graph.node
+        if node.op_type == "Constant" and node.attribute[0].type == onnx.AttributeProto.TENSOR
+    }
+    shifted: dict[str, str] = {}
+
+    def unsigned(name: str) -> str:
+        if name not in shifted:
+            shifted[name] = f"{name}_u8"
+            value = (values[name].astype(np.int16) + 128).astype(np.uint8)
+            graph.initializer.append(numpy_helper.from_array(value, shifted[name]))
+        return shifted[name]
+
+    for node in graph.node:
+        if node.op_type in _CONVERSIONS:
+            node.input[2] = unsigned(node.input[2])
+            if node.input[0] in values:
+                node.input[0] = unsigned(node.input[0])
+
+
+def _strip(model: ModelProto) -> None:
+    """Drop what nothing reads, and the exporter's notes (source lines, file paths)."""
+    graph = model.graph
+    used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+    kept_nodes = [node for node in graph.node if used.intersection(node.output)]
+    kept_tensors = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.node[:], graph.initializer[:], graph.value_info[:], model.metadata_props[:], graph.metadata_props[:]
+    graph.node.extend(kept_nodes)
+    graph.initializer.extend(kept_tensors)
+    for item in (*graph.node, *graph.initializer, *graph.input, *graph.output):
+        del item.metadata_props[:]
+        item.doc_string = ""
+
+
+def build_onnx(network: EdgeSegFormer, size: tuple[int, int]) -> ModelProto:
+    """The calibrated ``network`` as a checked ONNX model with uint8 QDQ pairs; input "image", output "output"."""
+    set_mode(network, Mode.EXPORT)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with torch.no_grad():
+        program = torch.export.export(network, (example_image(size),))
+        exported = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            optimize=False,
+            input_names=["image"],
+            output_names=["output"],
+            custom_translation_table=_translations(),
+            verbose=False,
+        )
+    # Fold the shape arithmetic, but not the weights' dequantize back to float.
+    optimize_ir(exported.model, should_fold=lambda node: False if node.op_type in _CONVERSIONS else None)
+    model = exported.model_proto
+    _to_unsigned(model)
+    _strip(model)
+    model.producer_name, model.producer_version = "segformer_edge", ""
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def count_operators(path: Path) -> Ops:
+    """Operators of the graph that onnxruntime makes of ``path`` on this machine, by what they compute in."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+        options.log_severity_level = 3
+        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        graph = onnx.load(options.optimized_model_filepath).graph
+    names = Counter(node.op_type for node in graph.node if node.op_type not in _CONVERSIONS)
+    int8 = sum(count for name, count in names.items() if name.startswith(_INTEGER_OPS))
+    return Ops(total=names.total(), int8=int8, float=names.total() - int8, delegated=None)
+
+
+class ONNXExporter:
+    """Float32 image ``(1, 3, H, W)`` in, float32 logits or uint8 labels out."""
+
+    def export(self, network: EdgeSegFormer, size: tuple[int, int], stem: Path) -> Exported:
+        model = build_onnx(network, size)
+        path = stem.with_suffix(".onnx")
+        write_bytes(path, model.SerializeToString(deterministic=True))
+        image, output = float_specs(network, size, ("image", "output"))
+        return Exported(
+            files=(path.name,),
+            input=image,
+            output=output,
+            ops=count_operators(path),
+            tools={"torch": torch.__version__, "onnx": version("onnx"), "onnxscript": onnxscript.__version__},
+        )

@@ -1,0 +1,46 @@
+"""OpenVINO IR, read from the ONNX form of the same quantized graph."""
+
+from __future__ import annotations
+
+import io
+from importlib.metadata import version
+from pathlib import Path
+
+import openvino
+import torch
+
+from segformer_edge.export.exporter import Exported, float_specs
+from segformer_edge.export.onnx import build_onnx
+from segformer_edge.report.schema import Ops
+from segformer_edge.rewrite.graph import EdgeSegFormer
+
+_BOOKKEEPING = ("Input", "Output", "Const", "Reorder", "Reshape")
+
+
+def count_operators(path: Path) -> Ops:
+    """Operators of the graph that OpenVINO compiles from ``path`` on this machine, by runtime precision."""
+    compiled = openvino.Core().compile_model(path, "CPU")
+    kinds = []
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        info = node.get_rt_info()
+        if str(info["layerType"]) not in _BOOKKEEPING:
+            kinds.append(str(info["runtimePrecision"]))
+    int8 = sum(kind.lower() in ("i8", "u8") for kind in kinds)
+    return Ops(total=len(kinds), int8=int8, float=len(kinds) - int8, delegated=None)
+
+
+class OpenVINOExporter:
+    """Float32 image ``(1, 3, H, W)`` in, float32 logits or uint8 labels out."""
+
+    def export(self, network: EdgeSegFormer, size: tuple[int, int], stem: Path) -> Exported:
+        model = openvino.convert_model(io.BytesIO(build_onnx(network, size).SerializeToString()))
+        path = stem.with_suffix(".xml")
+        openvino.save_model(model, path, compress_to_fp16=False)
+        image, output = float_specs(network, size, ("image", "output"))
+        return Exported(
+            files=(path.name, path.with_suffix(".bin").name),
+            input=image,
+            output=output,
+            ops=count_operators(path),
+            tools={"torch": torch.__version__, "openvino": version("openvino")},
+        )

@@ -1,0 +1,93 @@
+"""The table of targets, which the command line, the documentation and the tests read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from segformer_edge.cli import did_you_mean
+from segformer_edge.errors import MissingBackendError, UsageError
+
+
+@dataclass(frozen=True)
+class Target:
+    """One thing to export to."""
+
+    name: str
+    #: Format of the file, as in ``segformer_edge.runtime.formats``.
+    format: str
+    #: ``module:class`` of its Exporter; imported only in the process that exports.
+    exporter: str
+    #: Precision recipe when the user names none.
+    recipe: str
+    #: Packages that must be importable, and the extra that installs them.
+    packages: tuple[str, ...]
+    extra: str
+    about: str
+
+
+TARGETS: dict[str, Target] = {
+    target.name: target
+    for target in (
+        Target(
+            "executorch",
+            "executorch",
+            "segformer_edge.export.executorch:ExecuTorchExporter",
+            "mixed",
+            ("torch", "executorch", "torchao"),
+            "executorch",
+            "Android, iOS, Linux on Arm and x86: .pte, one XNNPACK delegate call",
+        ),
+        Target(
+            "tflite",
+            "tflite",
+            "segformer_edge.export.tflite:TFLiteExporter",
+            "mixed",
+            ("torch", "litert_torch", "ai_edge_litert"),
+            "tflite",
+            "Android, Raspberry Pi, Linux: .tflite, int8 in and out",
+        ),
+        Target(
+            "openvino",
+            "openvino",
+            "segformer_edge.export.openvino:OpenVINOExporter",
+            "mixed",
+            ("torch", "openvino", "onnx", "onnxscript"),
+            "openvino",
+            "x86 and Arm CPUs: OpenVINO IR, .xml and .bin",
+        ),
+        Target(
+            "onnx",
+            "onnx",
+            "segformer_edge.export.onnx:ONNXExporter",
+            "mixed",
+            ("torch", "onnx", "onnxscript", "onnxruntime"),
+            "onnx",
+            "anything that runs onnxruntime: .onnx with QDQ pairs",
+        ),
+    )
+}
+
+CPU_TARGETS = ("executorch", "tflite", "openvino", "onnx")
+
+
+def choose_targets(names: Sequence[str]) -> list[Target]:
+    """The targets called ``names``, in the table's order.
+
+    Raises UsageError for an unknown or missing name, MissingBackendError for one whose packages are not installed.
+    """
+    for name in names:
+        if name not in TARGETS:
+            raise UsageError(
+                f"Unknown target '{name}'.",
+                hint=f"{did_you_mean(name, TARGETS)} Targets: {', '.join(TARGETS)}.".strip(),
+            )
+    if not names:
+        raise UsageError("No target was named.", hint=f"Targets: {', '.join(TARGETS)}.")
+    chosen = [target for target in TARGETS.values() if target.name in names]
+    for target in chosen:
+        missing = [package for package in target.packages if find_spec(package) is None]
+        if missing:
+            raise MissingBackendError(f"Target '{target.name}' needs {', '.join(missing)}, which", target.extra)
+    return chosen

@@ -1,0 +1,94 @@
+"""Exports one target in a process of its own: targets run side by side, and a crashing backend takes only itself down.
+
+``python -m segformer_edge.export.worker JOB.json`` reads a :class:`Job` and writes its result file.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from quantization.encodings import apply_encodings, load_encodings
+from segformer_edge.export.exporter import Exported, Exporter
+from segformer_edge.jsonfile import write_json
+from segformer_edge.model.config import SegformerConfig
+from segformer_edge.model.segformer import SegFormer
+from segformer_edge.report.schema import Memory, Ops
+from segformer_edge.rewrite.graph import EdgeSegFormer
+from segformer_edge.runtime.metadata import InputSpec, OutputSpec
+
+
+@dataclass(frozen=True)
+class Job:
+    """One export; all paths are absolute."""
+
+    exporter: str
+    weights: str
+    config: dict[str, Any]
+    encodings: str
+    size: tuple[int, int]
+    output: str
+    stem: str
+    result: str
+
+
+def save_model(model: SegFormer, path: Path) -> dict[str, Any]:
+    """Write the float weights for the workers; returns the config to put into their jobs."""
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
+    return asdict(model.config)
+
+
+def load_network(job: Job) -> EdgeSegFormer:
+    """The rewritten network with the job's encodings."""
+    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in job.config.items()}
+    model = SegFormer(SegformerConfig(**fields))
+    model.load_state_dict(load_file(job.weights))
+    network = EdgeSegFormer(model.eval(), job.output)
+    apply_encodings(network, load_encodings(Path(job.encodings)))
+    return network
+
+
+def exported_from_json(value: dict[str, Any]) -> Exported:
+    """The inverse of ``asdict`` after a trip through JSON."""
+    tensors = {name: {**value[name], "shape": tuple(value[name]["shape"])} for name in ("input", "output")}
+    return Exported(
+        files=tuple(value["files"]),
+        input=InputSpec(**tensors["input"]),
+        output=OutputSpec(**tensors["output"]),
+        ops=Ops(**{**value["ops"], "fallback": tuple(value["ops"]["fallback"])}),
+        tools=value["tools"],
+        memory=None if value["memory"] is None else Memory(**value["memory"]),
+    )
+
+
+def run_job(job: Job) -> None:
+    """Export and write the result file: ``{"exported": ...}`` or ``{"error": ...}``."""
+    try:
+        module, _, name = job.exporter.partition(":")
+        exporter: Exporter = getattr(import_module(module), name)()
+        exported = exporter.export(load_network(job), job.size, Path(job.stem))
+    except Exception as error:  # backends raise anything; the report says what
+        traceback.print_exc()
+        text = str(error).strip() or "no message"
+        write_json(job.result, {"error": f"{type(error).__name__}: {text[:2000]}"})
+    else:
+        write_json(job.result, {"exported": asdict(exported)})
+
+
+def main(path: str) -> None:
+    """Run the job in the file ``path`` on one thread."""
+    torch.set_num_threads(1)
+    value = json.loads(Path(path).read_text(encoding="utf-8"))
+    run_job(Job(**{**value, "size": tuple(value["size"])}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
