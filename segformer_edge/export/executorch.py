@@ -54,7 +54,9 @@ def _lower(network: EdgeSegFormer, size: tuple[int, int]) -> tuple[EdgeProgramMa
 
 
 def _operators(program: ExportedProgram) -> Counter[str]:
-    names = (str(getattr(node.target, "__name__", node.target)) for node in program.graph.nodes if node.op == "call_function")
+    names = (
+        str(getattr(node.target, "__name__", node.target)) for node in program.graph.nodes if node.op == "call_function"
+    )
     return Counter(name for name in names if not name.startswith(_BOOKKEEPING))
 
 

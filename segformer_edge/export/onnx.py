@@ -39,18 +39,31 @@ def _int8(value: int) -> Any:
     return op.Constant(value=helper.make_tensor("zero_point", TensorProto.INT8, [], [int(value)]))
 
 
-def _quantize(input, scale, zero_point, quant_min, quant_max, dtype):  # type: ignore[no-untyped-def]
-    return op.QuantizeLinear(input, op.Constant(value_float=float(scale)), _int8(zero_point))
+def _float(value: float) -> Any:
+    return op.Constant(value_float=float(value))
 
 
-def _dequantize(input, scale, zero_point, quant_min, quant_max, dtype, out_dtype=-1):  # type: ignore[no-untyped-def]
-    return op.DequantizeLinear(input, op.Constant(value_float=float(scale)), _int8(zero_point))
+def _quantize(input: Any, scale: float, zero_point: int, quant_min: int, quant_max: int, dtype: int) -> Any:
+    return op.QuantizeLinear(input, _float(scale), _int8(zero_point))
 
 
-def _dequantize_weight(  # type: ignore[no-untyped-def]
-    input, scales, zero_points, axis, quant_min, quant_max, dtype, out_dtype=-1
-):
-    return op.DequantizeLinear(input, scales, zero_points, axis=int(axis))
+def _dequantize(
+    input: Any, scale: float, zero_point: int, quant_min: int, quant_max: int, dtype: int, out_dtype: int = -1
+) -> Any:
+    return op.DequantizeLinear(input, _float(scale), _int8(zero_point))
+
+
+def _dequantize_weight(
+    input: Any,
+    scales: Any,
+    zero_points: Any,
+    axis: int,
+    quant_min: int,
+    quant_max: int,
+    dtype: int,
+    out_dtype: int = -1,
+) -> Any:
+    return op.DequantizeLinear(input, scales, op.Cast(zero_points, to=TensorProto.INT8), axis=int(axis))
 
 
 def _translations() -> dict[Callable, Callable]:
@@ -62,8 +75,8 @@ def _translations() -> dict[Callable, Callable]:
     }
 
 
-def _to_unsigned(model: ModelProto) -> None:
-    """Shift every int8 zero point and weight of ``model`` by 128 to uint8, in place."""
+def _to_unsigned(model: ModelProto, weights: bool) -> None:
+    """Shift every int8 zero point of ``model`` by 128 to uint8, and with ``weights`` the weights as well, in place."""
     graph = model.graph
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     values |= {
@@ -81,9 +94,10 @@ def _to_unsigned(model: ModelProto) -> None:
         return shifted[name]
 
     for node in graph.node:
-        if node.op_type in _CONVERSIONS:
+        is_weight = node.op_type == "DequantizeLinear" and node.input[0] in values
+        if node.op_type in _CONVERSIONS and (weights or not is_weight):
             node.input[2] = unsigned(node.input[2])
-            if node.input[0] in values:
+            if is_weight:
                 node.input[0] = unsigned(node.input[0])
 
 
@@ -101,8 +115,11 @@ def _strip(model: ModelProto) -> None:
         item.doc_string = ""
 
 
-def build_onnx(network: EdgeSegFormer, size: tuple[int, int]) -> ModelProto:
-    """The calibrated ``network`` as a checked ONNX model with uint8 QDQ pairs; input "image", output "output"."""
+def build_onnx(network: EdgeSegFormer, size: tuple[int, int], unsigned_weights: bool = True) -> ModelProto:
+    """The calibrated ``network`` as a checked ONNX model with QDQ pairs; input "image", output "output".
+
+    Activations are uint8; weights are uint8 with zero point 128, or int8 with zero point 0.
+    """
     set_mode(network, Mode.EXPORT)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with torch.no_grad():
@@ -120,7 +137,7 @@ def build_onnx(network: EdgeSegFormer, size: tuple[int, int]) -> ModelProto:
     # Fold the shape arithmetic, but not the weights' dequantize back to float.
     optimize_ir(exported.model, should_fold=lambda node: False if node.op_type in _CONVERSIONS else None)
     model = exported.model_proto
-    _to_unsigned(model)
+    _to_unsigned(model, unsigned_weights)
     _strip(model)
     model.producer_name, model.producer_version = "segformer_edge", ""
     onnx.checker.check_model(model, full_check=True)

@@ -17,14 +17,19 @@ from segformer_edge.rewrite.graph import EdgeSegFormer
 _BOOKKEEPING = ("Input", "Output", "Const", "Reorder", "Reshape")
 
 
+def _onnx_bytes(network: EdgeSegFormer, size: tuple[int, int]) -> bytes:
+    # Its int8 transformations take symmetric int8 weights only: with uint8 weights every convolution runs in float.
+    return build_onnx(network, size, unsigned_weights=False).SerializeToString()
+
+
 def count_operators(path: Path) -> Ops:
     """Operators of the graph that OpenVINO compiles from ``path`` on this machine, by runtime precision."""
     compiled = openvino.Core().compile_model(path, "CPU")
     kinds = []
     for node in compiled.get_runtime_model().get_ordered_ops():
         info = node.get_rt_info()
-        if str(info["layerType"]) not in _BOOKKEEPING:
-            kinds.append(str(info["runtimePrecision"]))
+        if info["layerType"].value not in _BOOKKEEPING:
+            kinds.append(info["runtimePrecision"].value)
     int8 = sum(kind.lower() in ("i8", "u8") for kind in kinds)
     return Ops(total=len(kinds), int8=int8, float=len(kinds) - int8, delegated=None)
 
@@ -33,7 +38,7 @@ class OpenVINOExporter:
     """Float32 image ``(1, 3, H, W)`` in, float32 logits or uint8 labels out."""
 
     def export(self, network: EdgeSegFormer, size: tuple[int, int], stem: Path) -> Exported:
-        model = openvino.convert_model(io.BytesIO(build_onnx(network, size).SerializeToString()))
+        model = openvino.convert_model(io.BytesIO(_onnx_bytes(network, size)))
         path = stem.with_suffix(".xml")
         openvino.save_model(model, path, compress_to_fp16=False)
         image, output = float_specs(network, size, ("image", "output"))

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from segformer_edge.export.exporter import Exported
@@ -19,8 +19,11 @@ MAX_WORKERS = 2
 _POLL_SECONDS = 0.1
 
 
-class ExportFailed(Exception):
-    """One target could not be exported; the message is for the report."""
+@dataclass(frozen=True)
+class ExportFailure:
+    """One target could not be exported; the reason is for the report."""
+
+    reason: str
 
 
 def _start(job: Job, folder: Path, name: str) -> subprocess.Popen:
@@ -39,14 +42,14 @@ def _start(job: Job, folder: Path, name: str) -> subprocess.Popen:
         )
 
 
-def _outcome(job: Job, code: int, log: Path) -> Exported | ExportFailed:
+def _outcome(job: Job, code: int, log: Path) -> Exported | ExportFailure:
     result = Path(job.result)
     if result.exists():
         value = json.loads(result.read_text(encoding="utf-8"))
-        return ExportFailed(value["error"]) if "error" in value else exported_from_json(value["exported"])
+        return ExportFailure(value["error"]) if "error" in value else exported_from_json(value["exported"])
     ending = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
     last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-    return ExportFailed(f"The exporting process {ending}. {' '.join(last)}".strip())
+    return ExportFailure(f"The exporting process {ending}. {' '.join(last)}".strip())
 
 
 def run_jobs(
@@ -56,14 +59,14 @@ def run_jobs(
     workers: int | None = None,
     on_start: Callable[[str], None] = lambda name: None,
     on_end: Callable[[str], None] = lambda name: None,
-) -> dict[str, Exported | ExportFailed]:
+) -> dict[str, Exported | ExportFailure]:
     """Run all ``jobs``, keyed by target, with scratch files in ``folder``; a failed one is a value, not an exception.
 
     ``workers`` processes at a time (default: one per core, at most :data:`MAX_WORKERS`).
     """
     limit = workers or max(1, min(MAX_WORKERS, len(os.sched_getaffinity(0))))
     waiting, running = list(jobs), dict[str, subprocess.Popen]()
-    outcomes: dict[str, Exported | ExportFailed] = {}
+    outcomes: dict[str, Exported | ExportFailure] = {}
     try:
         while waiting or running:
             while waiting and len(running) < limit:

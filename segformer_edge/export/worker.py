@@ -48,7 +48,7 @@ def save_model(model: SegFormer, path: Path) -> dict[str, Any]:
 
 def load_network(job: Job) -> EdgeSegFormer:
     """The rewritten network with the job's encodings."""
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in job.config.items()}
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in job.config.items()}
     model = SegFormer(SegformerConfig(**fields))
     model.load_state_dict(load_file(job.weights))
     network = EdgeSegFormer(model.eval(), job.output)

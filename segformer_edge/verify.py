@@ -1,0 +1,155 @@
+"""No file is called ok before its own runtime has run it and its answers were compared with both references."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from segformer_edge.data.class_tables import voc_palette
+from segformer_edge.data.metrics import agreement
+from segformer_edge.data.processing import IMAGENET_MEAN, IMAGENET_STD
+from segformer_edge.data.sample import SegmentationDataset
+from segformer_edge.errors import SegformerEdgeError
+from segformer_edge.evaluation import EvaluationResult, TorchSegmenter, evaluate, summarise_latency
+from segformer_edge.export.exporter import Exported
+from segformer_edge.export.pool import ExportFailure
+from segformer_edge.export.targets import Target
+from segformer_edge.model.checkpoint import LoadedCheckpoint
+from segformer_edge.report.schema import TargetReport
+from segformer_edge.runtime.metadata import ArtifactMetadata, Normalisation, WeightsSource, sha256_of
+from segformer_edge.runtime.segmenter import Segmenter
+
+Image = npt.NDArray[np.uint8]
+
+#: A file that agrees with the quantized reference on fewer pixels than this computes something else than it says.
+MIN_AGREEMENT = 0.90
+LATENCY_RUNS = 10
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What every sidecar of a run has in common."""
+
+    model: str
+    size: tuple[int, int]
+    class_names: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    recipe: str
+    weights: WeightsSource
+    encodings_sha256: str
+
+    @classmethod
+    def of(cls, loaded: LoadedCheckpoint, recipe: str, encodings: Path, size: tuple[int, int]) -> Provenance:
+        """From the checkpoint and the encodings file of the run."""
+        return cls(
+            model=loaded.variant or "custom",
+            size=size,
+            class_names=loaded.class_names,
+            palette=loaded.palette or voc_palette(len(loaded.class_names)),
+            recipe=recipe,
+            weights=WeightsSource(loaded.source, loaded.sha256, loaded.licence),
+            encodings_sha256=sha256_of(encodings),
+        )
+
+    def metadata(self, target: Target, exported: Exported, folder: Path) -> ArtifactMetadata:
+        """The sidecar of one exported file."""
+        return ArtifactMetadata(
+            format=target.format,
+            file=exported.files[0],
+            model=self.model,
+            target=target.name,
+            size=self.size,
+            input=exported.input,
+            output=exported.output,
+            normalisation=Normalisation(IMAGENET_MEAN, IMAGENET_STD),
+            class_names=self.class_names,
+            palette=self.palette,
+            recipe=self.recipe,
+            weights=self.weights,
+            tools={"segformer-edge": version("segformer-edge"), **exported.tools},
+            files={name: sha256_of(folder / name) for name in exported.files},
+            encodings_sha256=self.encodings_sha256,
+        )
+
+
+class Judge:
+    """Runs exported files and decides their status; keeps a Segmenter for each that is not failed."""
+
+    def __init__(
+        self, folder: Path, provenance: Provenance, held_back: Sequence[Image], original: TorchSegmenter,
+        quantized: TorchSegmenter, dataset: SegmentationDataset | None, scores: Mapping[str, EvaluationResult],
+        max_drop: float,
+    ) -> None:  # fmt: skip
+        self.folder, self.provenance, self.held_back = folder, provenance, held_back
+        self.dataset, self.scores, self.max_drop = dataset, scores, max_drop
+        self.references = {
+            "fp32": [original(image) for image in held_back],
+            "int8": [quantized(image) for image in held_back],
+        }
+        self.segmenters: dict[str, Segmenter] = {}
+
+    def judge(self, target: Target, outcome: Exported | ExportFailure, progress: bool = False) -> TargetReport:
+        """Write the sidecar, load, compare, evaluate and time one file. A failed file is removed again."""
+        if isinstance(outcome, ExportFailure):
+            return TargetReport(target.name, "failed", error=outcome.reason)
+        self.provenance.metadata(target, outcome, self.folder).save(self.folder / outcome.files[0])
+        try:
+            report = self._run(target, outcome, progress)
+        except SegformerEdgeError as error:
+            report = TargetReport(target.name, "failed", error=str(error))
+        if report.status == "failed":
+            self.segmenters.pop(target.name, None)
+            for name in (*outcome.files, f"{outcome.files[0]}.json"):
+                (self.folder / name).unlink(missing_ok=True)
+        return report
+
+    def _run(self, target: Target, exported: Exported, progress: bool) -> TargetReport:
+        segmenter = self.segmenters[target.name] = Segmenter.load(self.folder / exported.files[0])
+        maps = [segmenter(image) for image in self.held_back]
+        agreed = {
+            name: float(np.mean([agreement(a, b) for a, b in zip(maps, reference, strict=True)]))
+            for name, reference in self.references.items()
+        }
+        report = TargetReport(
+            target.name,
+            "ok",
+            files=(*exported.files, f"{exported.files[0]}.json"),
+            bytes=sum((self.folder / name).stat().st_size for name in exported.files),
+            agreement_fp32=agreed["fp32"],
+            agreement_int8=agreed["int8"],
+            memory=exported.memory,
+            ops=exported.ops,
+        )
+        if agreed["int8"] < MIN_AGREEMENT:
+            return replace(
+                report,
+                status="failed",
+                files=(),
+                bytes=None,
+                error=f"The file agrees with the quantized reference on {agreed['int8']:.1%} of the pixels of "
+                f"{len(maps)} images; at least {MIN_AGREEMENT:.0%} are needed. Its runtime computes something else.",
+            )
+        report = replace(report, latency_ms=summarise_latency(segmenter.latency_ms(LATENCY_RUNS), threads=1))
+        return report if self.dataset is None else self._score(report, segmenter, progress)
+
+    def _score(self, report: TargetReport, segmenter: Segmenter, progress: bool) -> TargetReport:
+        assert self.dataset is not None
+        compare = {name: score.predictions for name, score in self.scores.items() if score.predictions is not None}
+        result = evaluate(segmenter, self.dataset, progress=progress, compare=compare, description=report.target)
+        drop = self.scores["fp32"].miou - result.miou
+        # Points are percent; a file exactly at the limit passes.
+        over = drop * 100.0 > self.max_drop + 1e-9
+        return replace(
+            report,
+            status="below_accuracy" if over else "ok",
+            error=f"mIoU drops by {drop:.4f}, more than --max-drop {self.max_drop:g} points." if over else None,
+            miou=result.miou,
+            miou_drop=drop,
+            agreement_fp32=result.agreement["fp32"],
+            agreement_int8=result.agreement["int8"],
+        )
