@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from quantization.sites import QuantConv2d, Site
 from segformer_edge.errors import UsageError
 from segformer_edge.model.config import STRIDE
-from segformer_edge.model.segformer import Block, EfficientSelfAttention, MixFFN, OverlapPatchEmbedding, SegFormer, Stage
+from segformer_edge.model.segformer import (
+    Block,
+    EfficientSelfAttention,
+    MixFFN,
+    OverlapPatchEmbedding,
+    SegFormer,
+    Stage,
+)
 from segformer_edge.rewrite import FoldedHead, RmsNorm, rewrite_exactly
 
 #: Softmax lies in [0, 1]; every runtime's int8 softmax kernel asks for exactly these parameters.
@@ -155,7 +162,11 @@ class Head(nn.Module):
 
 
 class EdgeSegFormer(nn.Module):
-    """Deployable SegFormer. ``output`` is ``"logits"`` ``(B, classes, H/4, W/4)`` or ``"labels"`` uint8 ``(B, H/4, W/4)``."""
+    """Deployable SegFormer: an image ``(B, 3, H, W)`` in; logits ``(B, classes, H/4, W/4)`` or labels out.
+
+    ``output="labels"`` takes the argmax inside the graph: uint8 ``(B, H/4, W/4)``. Raises UsageError for another form,
+    or an image whose sides are not multiples of 32.
+    """
 
     def __init__(self, model: SegFormer, output: str = "logits") -> None:
         super().__init__()
