@@ -16,6 +16,7 @@ from quantization.calibration import CalibrationError, calibrate
 from quantization.encodings import EncodingsError, apply_encodings, encodings_of, load_encodings, save_encodings
 from quantization.recipe import Recipe, RecipeError, load_recipe
 from quantization.sites import Mode, set_mode
+from segformer_edge.cli import disk_full, is_disk_full, parse_size
 from segformer_edge.data.demo import demo_calibration_images
 from segformer_edge.data.images import list_images, read_image
 from segformer_edge.data.processing import Preprocessing
@@ -40,7 +41,7 @@ Image = npt.NDArray[np.uint8]
 DEFAULT_SIZE = (512, 512)
 #: Calibration images beyond this many change the ranges little and cost time; they are picked evenly.
 CALIBRATION_IMAGES = 64
-#: Of the calibration images, how many are held back to compare each file with the references.
+#: Of the calibration images, how many are held back to compare each file with the references; at most a fifth of them.
 HELD_BACK = 4
 
 
@@ -65,10 +66,11 @@ class QuantizeOptions:
     force: bool = False
 
 
-def _evenly(paths: Sequence[Path], count: int) -> list[Path]:
-    if len(paths) <= count:
-        return list(paths)
-    return [paths[round(i * (len(paths) - 1) / (count - 1))] for i in range(count)]
+def _evenly(total: int, count: int) -> list[int]:
+    """At most ``count`` of the indices below ``total``, from the first to the last."""
+    if total <= count:
+        return list(range(total))
+    return [round(i * (total - 1) / (count - 1)) for i in range(count)]
 
 
 def calibration_images(
@@ -76,8 +78,10 @@ def calibration_images(
 ) -> tuple[list[Image], list[Image]]:
     """Images to calibrate on, and images held back. Raises UsageError without a source, DataError for a bad file."""
     if options.calibration is not None:
-        paths = _evenly(list_images(options.calibration), CALIBRATION_IMAGES + HELD_BACK)
-        images = [read_image(path) for path in paths]
+        paths = list_images(options.calibration)
+        images = [read_image(paths[i]) for i in _evenly(len(paths), CALIBRATION_IMAGES + HELD_BACK)]
+    elif options.encodings is not None:
+        return [], _comparison_images(options, size, tell)
     elif options.weights == "demo":
         images = demo_calibration_images(CALIBRATION_IMAGES + HELD_BACK, size)
     else:
@@ -85,27 +89,38 @@ def calibration_images(
             f"The weights '{options.weights}' need images to calibrate on.",
             hint="Name a folder of 20 to 100 typical images: --calibration DIR",
         )
-    if len(images) <= HELD_BACK:
+    count = min(HELD_BACK, len(images) // 5)
+    if not count:
         tell.warn(f"only {len(images)} calibration image(s); 20 or more give steadier ranges")
         return images, images[-1:]
-    step = len(images) // HELD_BACK
-    held = range(step - 1, len(images), step)[:HELD_BACK]
+    step = len(images) // count
+    held = range(step - 1, len(images), step)[:count]
     return [image for i, image in enumerate(images) if i not in held], [images[i] for i in held]
+
+
+def _comparison_images(options: QuantizeOptions, size: tuple[int, int], tell: Progress) -> list[Image]:
+    """Where an encodings file spares the calibration: images to compare the files with the references on."""
+    if options.dataset is not None:
+        return [options.dataset[i].image for i in _evenly(len(options.dataset), HELD_BACK)]
+    if options.weights != "demo":
+        tell.warn("no images of yours to compare the files on (--calibration or --eval); demo scenes are used")
+    return demo_calibration_images(HELD_BACK, size)
 
 
 def quantized_network(
     loaded: LoadedCheckpoint, options: QuantizeOptions, recipe: Recipe, images: Sequence[Image],
     preprocessing: Preprocessing, tell: Progress,
-) -> EdgeSegFormer:  # fmt: skip
-    """The rewritten network with parameters from the encodings file, or calibrated on ``images``.
+) -> tuple[EdgeSegFormer, str]:  # fmt: skip
+    """The rewritten network with parameters from the encodings file, or calibrated on ``images``; its recipe's name.
 
     Raises UsageError when recipe, encodings or images do not fit.
     """
     network = EdgeSegFormer(loaded.model, options.output)
     try:
         if options.encodings is not None:
-            apply_encodings(network, load_encodings(options.encodings))
-            return network
+            encodings = load_encodings(options.encodings)
+            apply_encodings(network, encodings)
+            return network, str(encodings.get("recipe", "not stated"))
         advance = tell.bar("calibrate", len(images))
 
         def batches() -> Iterator[torch.Tensor]:
@@ -116,11 +131,13 @@ def quantized_network(
         calibrate(network, batches(), recipe)
     except (RecipeError, EncodingsError, CalibrationError) as error:
         raise UsageError(str(error)) from error
-    return network
+    return network, recipe.name
 
 
 def recipe_for(options: QuantizeOptions, targets: Sequence[Target]) -> Recipe:
     """The user's recipe, or the targets' own. Raises UsageError for a bad one, or targets that need different ones."""
+    if options.recipe and options.encodings:
+        raise UsageError("--encodings already says what is quantized and how; leave out --recipe.")
     names = {options.recipe} if options.recipe else {target.recipe for target in targets}
     if len(names) > 1:
         raise UsageError(
@@ -141,17 +158,21 @@ def quantize(options: QuantizeOptions, tell: Progress | None = None) -> Report:
     start, tell = time.perf_counter(), tell or Progress()
     targets = options.targets or choose_targets(CPU_TARGETS)
     recipe = recipe_for(options, targets)
-    with OutputFolder(options.out, force=options.force) as folder, TemporaryDirectory() as scratch:
+    with (
+        OutputFolder(options.out, force=options.force) as folder,
+        TemporaryDirectory(dir=folder.path, prefix="scratch-") as scratch,
+    ):
         loaded = load_checkpoint(options.weights, variant=options.variant)
         if options.dataset is not None:
             check_classes(options.weights, loaded.class_names, options.dataset)
-        size = options.size or loaded.native_size or DEFAULT_SIZE
+        height, width = options.size or loaded.native_size or DEFAULT_SIZE
+        size = parse_size(f"{height}x{width}")
         preprocessing = Preprocessing(size)
         images, held = calibration_images(options, size, tell)
-        network = quantized_network(loaded, options, recipe, images, preprocessing, tell)
+        network, recipe_name = quantized_network(loaded, options, recipe, images, preprocessing, tell)
         encodings = folder.path / "encodings.json"
-        save_encodings(encodings_of(network, recipe.name), encodings)
-        outcomes = _export(loaded, targets, size, options, folder.path, Path(scratch), tell)
+        save_encodings(encodings_of(network, recipe_name), encodings)
+        outcomes = _export(loaded, targets, size, options, folder, Path(scratch), tell)
 
         original = TorchSegmenter(loaded.model, preprocessing)
         set_mode(network, Mode.FAKE)
@@ -163,7 +184,7 @@ def quantize(options: QuantizeOptions, tell: Progress | None = None) -> Report:
                 scores[name] = evaluate(
                     model, options.dataset, progress=tell.bars, keep_predictions=True, description=name
                 )
-        provenance = Provenance.of(loaded, recipe.name, encodings, size)
+        provenance = Provenance.of(loaded, recipe_name, encodings, size)
         judge = Judge(folder.path, provenance, held, original, quantized, options.dataset, scores, options.max_drop)
         reports = []
         for target in targets:
@@ -180,14 +201,17 @@ def quantize(options: QuantizeOptions, tell: Progress | None = None) -> Report:
         )
         report.save(folder.path / "report.json")
         strips = example_strips(held, original, judge.segmenters, provenance.palette)
-        write_html(folder.path / "report.html", report, strips, _notes(loaded, recipe))
+        write_html(folder.path / "report.html", report, strips, _notes(loaded, options, recipe))
     return report
 
 
 def _export(
     loaded: LoadedCheckpoint, targets: Sequence[Target], size: tuple[int, int], options: QuantizeOptions,
-    folder: Path, scratch: Path, tell: Progress,
+    folder: OutputFolder, scratch: Path, tell: Progress,
 ) -> Mapping[str, Exported | ExportFailure]:  # fmt: skip
+    """Each target is built in a folder of its own, so that what a failed one leaves behind is not delivered."""
+    for target in targets:
+        (scratch / target.name).mkdir()
     weights = scratch / "weights.safetensors"
     config = save_model(loaded.model, weights)
     jobs = {
@@ -195,16 +219,31 @@ def _export(
             exporter=target.exporter,
             weights=str(weights),
             config=config,
-            encodings=str(folder / "encodings.json"),
+            encodings=str(folder.path / "encodings.json"),
             size=size,
             output=options.output,
-            stem=str(folder / "model"),
+            stem=str(scratch / target.name / "model"),
             result=str(scratch / f"{target.name}.result.json"),
         )
         for target in targets
     }
     advance = tell.bar("export " + ", ".join(jobs), len(jobs))
-    return run_jobs(jobs, scratch, on_end=lambda name: advance())
+    outcomes = run_jobs(jobs, scratch, on_end=lambda name: advance())
+    return {name: _collect(outcome, scratch / name, folder) for name, outcome in outcomes.items()}
+
+
+def _collect(outcome: Exported | ExportFailure, made: Path, folder: OutputFolder) -> Exported | ExportFailure:
+    """Move one target's files from ``made`` into ``folder``. Raises DiskFullError where a full disk made it fail."""
+    if isinstance(outcome, ExportFailure):
+        if is_disk_full(RuntimeError(outcome.reason)) or folder.out_of_space():
+            raise disk_full(RuntimeError(outcome.reason), folder.out)
+        return outcome
+    missing = [name for name in outcome.files if not (made / name).is_file()]
+    if missing:
+        return ExportFailure(f"The exporter did not write {', '.join(missing)}.")
+    for name in outcome.files:
+        (made / name).replace(folder.path / name)
+    return outcome
 
 
 def _reference(scores: Mapping[str, EvaluationResult], dataset: SegmentationDataset | None) -> Reference:
@@ -213,8 +252,11 @@ def _reference(scores: Mapping[str, EvaluationResult], dataset: SegmentationData
     return Reference(scores["fp32"].miou, scores["int8"].miou, scores["fp32"].images, dataset.name)
 
 
-def _notes(loaded: LoadedCheckpoint, recipe: Recipe) -> list[str]:
-    return [f"Weights: {loaded.source}, licence: {loaded.licence}.", f"Recipe {recipe.name}: {recipe.description}"]
+def _notes(loaded: LoadedCheckpoint, options: QuantizeOptions, recipe: Recipe) -> list[str]:
+    precision = f"Recipe {recipe.name}: {recipe.description}"
+    if options.encodings is not None:
+        precision = f"Encodings: {options.encodings}."
+    return [f"Weights: {loaded.source}, licence: {loaded.licence}.", precision]
 
 
 def exit_code(reports: Sequence[TargetReport]) -> int:

@@ -102,6 +102,8 @@ class Judge:
             report = self._run(target, outcome, progress)
         except SegformerEdgeError as error:
             report = TargetReport(target.name, "failed", error=str(error))
+        except Exception as error:  # runtimes raise anything; the other targets are still delivered
+            report = TargetReport(target.name, "failed", error=f"{type(error).__name__}: {error}")
         if report.status == "failed":
             self.segmenters.pop(target.name, None)
             for name in (*outcome.files, f"{outcome.files[0]}.json"):

@@ -84,7 +84,7 @@ class OutputFolder:
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
         if limit == resource.RLIM_INFINITY:
             return False
-        return any(file.is_file() and file.stat().st_size >= limit for file in self.path.iterdir())
+        return any(file.is_file() and file.stat().st_size >= limit for file in self.path.rglob("*"))
 
     def _check(self, force: bool) -> None:
         if not self.out.exists():
