@@ -24,16 +24,17 @@ _BOOKKEEPING = ("quantize", "dequantize", "getitem", "executorch_call_delegate")
 
 
 class WholeGraphPartitioner(XnnpackPartitioner):
-    """Takes the whole graph as one partition where XNNPACK supports every node of it.
+    """Takes the graph as one partition where XNNPACK supports every node of it, but for a tail such as the argmax.
 
     The stock partitioner grows partitions match by match and, with float residual adds between int8 convolutions, ends
-    with dozens of them although nothing is left over. One partition of everything cannot have a dependency cycle.
+    with dozens of them although nothing is left over. One partition that nothing leaves and enters again has no cycle.
     """
 
     def generate_partitions(self, ep: ExportedProgram) -> list[Partition]:
         matched = {node for group in self.get_matched_nodes_from_configs(ep) for node in group}
         calls = {node for node in ep.graph.nodes if node.op == "call_function"}
-        if calls <= matched:
+        left = calls - matched
+        if all(user in left or user.op == "output" for node in left for user in node.users):
             return [Partition(id=0, nodes=matched)]
         return super().generate_partitions(ep)
 
