@@ -101,14 +101,18 @@ class Judge:
         try:
             report = self._run(target, outcome, progress)
         except SegformerEdgeError as error:
-            report = TargetReport(target.name, "failed", error=str(error))
+            report = TargetReport(target.name, "failed", error=self._reason(str(error.args[0])))
         except Exception as error:  # runtimes raise anything; the other targets are still delivered
-            report = TargetReport(target.name, "failed", error=f"{type(error).__name__}: {error}")
+            report = TargetReport(target.name, "failed", error=self._reason(f"{type(error).__name__}: {error}"))
         if report.status == "failed":
             self.segmenters.pop(target.name, None)
             for name in (*outcome.files, f"{outcome.files[0]}.json"):
                 (self.folder / name).unlink(missing_ok=True)
         return report
+
+    def _reason(self, text: str) -> str:
+        """``text`` for the report: names of files without the folder they are built in, which is gone by then."""
+        return text.replace(f"{self.folder}/", "")
 
     def _run(self, target: Target, exported: Exported, progress: bool) -> TargetReport:
         segmenter = self.segmenters[target.name] = Segmenter.load(self.folder / exported.files[0])
