@@ -13,6 +13,7 @@ import numpy as np
 from segformer_edge.errors import ArtifactError, MissingBackendError, UsageError
 from segformer_edge.runtime.formats import RUNTIMES
 from segformer_edge.runtime.metadata import ArtifactMetadata
+from segformer_edge.runtime.quiet import native_stderr_silenced
 
 
 class Runtime(Protocol):
@@ -40,7 +41,8 @@ def load_runtime(path: Path, metadata: ArtifactMetadata, threads: int = 1) -> Ru
         raise UsageError(f"The number of threads is at least 1; got {threads}.")
     entry = RUNTIMES[metadata.format]
     entry.check(path)
-    runtime: Runtime = getattr(importlib.import_module(entry.module), entry.runtime)(path, metadata, threads)
+    with native_stderr_silenced():
+        runtime: Runtime = getattr(importlib.import_module(entry.module), entry.runtime)(path, metadata, threads)
     return runtime
 
 
