@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo evidence test lint format clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ $(STAMP): pyproject.toml | $(BIN)/python
 
 demo: setup ## quantize the bundled demo checkpoint into four INT8 files and check each one
 	$(BIN)/python -m segformer_edge.quantize --out out/demo --force
+
+evidence: setup ## the same on your checkpoint: WEIGHTS=DIR DATA=camvid:DIR:val CALIBRATION=DIR [SIZE=384x512]
+	$(BIN)/python benchmarks/evidence.py --weights "$(WEIGHTS)" --data "$(DATA)" --calibration "$(CALIBRATION)" --size "$(or $(SIZE),384x512)"
 
 test: setup ## run the tests
 	$(BIN)/python -m pytest
