@@ -1,6 +1,6 @@
 """Accuracy evidence on a real checkpoint: transformers against this project's float32 model, then the INT8 files.
 
-    python benchmarks/evidence.py --weights DIR --data camvid:DIR:val --calibration DIR --size 384x512 --out out/evidence
+    python benchmarks/evidence.py --weights DIR --data camvid:DIR:val --calibration DIR --size 384x512
 
 ``--weights`` is a folder in Hugging Face layout, since transformers has to read it too.
 """
@@ -28,7 +28,7 @@ TOLERANCE = 0.0005
 
 
 def transformers_predictor(weights: str, preprocessing: Preprocessing):  # type: ignore[no-untyped-def]
-    """Label maps from transformers' own model and torch's full-size bilinear upsampling: nothing of ours but the resize."""
+    """Label maps from transformers' model and torch's full-size bilinear upsampling; only the image resize is ours."""
     from transformers import SegformerForSemanticSegmentation
 
     model = SegformerForSemanticSegmentation.from_pretrained(weights).eval()
