@@ -12,8 +12,8 @@ from contextlib import contextmanager
 def native_stderr_silenced() -> Iterator[None]:
     """Send file descriptor 2 to the null device: C++ logs do not pass through Python's ``sys.stderr``.
 
-    ExecuTorch reports missing CPU files of phones, LiteRT its delegate, torchao its GPU kernels: on every load, on every
-    machine. Errors still arrive as exceptions. Affects the whole process, so keep the block short.
+    ExecuTorch reports missing CPU files of phones, LiteRT its delegate, torchao its GPU kernels, on every machine.
+    Errors still arrive as exceptions. It affects the whole process, so keep the block short.
     """
     sys.stderr.flush()
     try:
