@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from segformer_edge.export.outdir import OutputFolder
 from segformer_edge.pipeline import CALIBRATION_IMAGES, HELD_BACK, QuantizeOptions, calibration_images
 from segformer_edge.progress import Progress
 
@@ -58,3 +59,9 @@ def test_the_demo_needs_no_options_and_json_is_all_there_is_on_stdout(tmp_path):
     assert report == json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["reference"]["dataset"] == "demo" and report["weights"] == "demo" and report["model"] == "b0"
     assert report["targets"][0]["status"] == "ok" and done.stderr == ""
+
+
+def test_a_disk_with_less_than_needed_counts_as_full(tmp_path):
+    with OutputFolder(tmp_path / "out") as folder:
+        assert not folder.out_of_space()
+        assert folder.out_of_space(needed=1 << 62)

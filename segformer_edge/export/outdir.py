@@ -74,12 +74,12 @@ class OutputFolder:
         if full and not isinstance(error, DiskFullError):
             raise disk_full(error, self.out) from error
 
-    def out_of_space(self) -> bool:
-        """Whether the disk is full, or a file here has reached the process's size limit (``ulimit -f``).
+    def out_of_space(self, needed: int = _FULL_BELOW) -> bool:
+        """Whether fewer than ``needed`` bytes are free, or a file has reached the process's limit (``ulimit -f``).
 
         Native writers truncate silently or raise errors of their own; ask this when one of them fails.
         """
-        if shutil.disk_usage(self.path).free < _FULL_BELOW:
+        if shutil.disk_usage(self.path).free < max(needed, _FULL_BELOW):
             return True
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
         if limit == resource.RLIM_INFINITY:
