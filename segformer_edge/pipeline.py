@@ -172,8 +172,7 @@ def quantize(options: QuantizeOptions, tell: Progress | None = None) -> Report:
         network, recipe_name = quantized_network(loaded, options, recipe, images, preprocessing, tell)
         encodings = folder.path / "encodings.json"
         save_encodings(encodings_of(network, recipe_name), encodings)
-        outcomes = _export(loaded, targets, size, options, folder, Path(scratch), tell)
-
+        # The references come first: unreadable labels are found before minutes go into exporting.
         original = TorchSegmenter(loaded.model, preprocessing)
         set_mode(network, Mode.FAKE)
         quantized = TorchSegmenter(network, preprocessing)
@@ -184,6 +183,7 @@ def quantize(options: QuantizeOptions, tell: Progress | None = None) -> Report:
                 scores[name] = evaluate(
                     model, options.dataset, progress=tell.bars, keep_predictions=True, description=name
                 )
+        outcomes = _export(loaded, targets, size, options, folder, Path(scratch), tell)
         provenance = Provenance.of(loaded, recipe_name, encodings, size)
         judge = Judge(folder.path, provenance, held, original, quantized, options.dataset, scores, options.max_drop)
         reports = []

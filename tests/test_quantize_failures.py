@@ -120,15 +120,33 @@ def alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_end_the_exporters_and_leave_nothing(start, tmp_path, number, code):
-    process = start("--targets", "tflite,executorch", calibrate=True)
+def workers_started(process: subprocess.Popen) -> list[int]:
+    """Process ids of the exporters, once all that run side by side are there and at work."""
     workers: list[int] = []
     deadline = time.monotonic() + 120
     while len(workers) < min(2, len(os.sched_getaffinity(0))) and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
         workers = workers_of(process.pid)
+    return workers
+
+
+def test_exporters_end_with_a_killed_command(start):
+    process = start("--targets", "tflite,executorch", calibrate=True)
+    workers = workers_started(process)
+    time.sleep(5)  # until they have imported torch and watch their parent
+    process.kill()
+    process.communicate(timeout=30)
+    deadline = time.monotonic() + 30
+    while any(map(alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert workers and not any(map(alive, workers))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_the_exporters_and_leave_nothing(start, tmp_path, number, code):
+    process = start("--targets", "tflite,executorch", calibrate=True)
+    workers = workers_started(process)
     time.sleep(1)
     process.send_signal(number)
     out, err = process.communicate(timeout=30)

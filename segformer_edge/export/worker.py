@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
+import time
 import traceback
 from dataclasses import asdict, dataclass
 from importlib import import_module
@@ -83,8 +86,16 @@ def run_job(job: Job) -> None:
         write_json(job.result, {"exported": asdict(exported)})
 
 
+def _end_with_parent(parent: int) -> None:
+    """Watch the parent process: one that was killed cannot take its workers down itself."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
 def main(path: str) -> None:
     """Run the job in the file ``path`` on one thread."""
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(1)
     value = json.loads(Path(path).read_text(encoding="utf-8"))
     run_job(Job(**{**value, "size": tuple(value["size"])}))
