@@ -27,9 +27,6 @@ from segformer_edge.report.schema import Latency
 from segformer_edge.runtime.formats import FORMATS
 from segformer_edge.runtime.segmenter import Segmenter
 
-#: Input size of a checkpoint that does not name its own.
-DEFAULT_SIZE = (512, 512)
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code. Raises SegformerEdgeError for what the user can mend."""
@@ -93,7 +90,7 @@ def _checkpoint(source: str, size: tuple[int, int] | None, threads: int) -> tupl
 
     loaded = load_checkpoint(source)
     torch.set_num_threads(threads)
-    size = size or loaded.native_size or DEFAULT_SIZE
+    size = size or loaded.default_size
     about = {"model": loaded.variant, "format": "torch float32", "size": size, "output": "logits"}
     tools = {"torch": torch.__version__}
     return TorchSegmenter(loaded.model, Preprocessing(size)), {

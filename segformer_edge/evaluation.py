@@ -24,6 +24,7 @@ from segformer_edge.data.processing import Preprocessing, labels_from_logits, re
 from segformer_edge.data.sample import SegmentationDataset
 from segformer_edge.errors import ArtifactError, DataError, UsageError
 from segformer_edge.report.schema import Latency
+from segformer_edge.runtime.latency import grey_image, measure_latency
 
 if TYPE_CHECKING:
     import torch
@@ -170,14 +171,8 @@ class TorchSegmenter:
 
     def latency_ms(self, runs: int = 20, warm_up: int = 2) -> list[float]:
         """Milliseconds of each of ``runs`` inferences (the network alone), after ``warm_up`` more."""
-        height, width = self.preprocessing.size
-        batch = self.preprocessing(np.full((height, width, 3), 128, dtype=np.uint8))
-        taken = []
-        for _ in range(warm_up + runs):
-            start = time.perf_counter()
-            self.infer(batch)
-            taken.append((time.perf_counter() - start) * 1e3)
-        return taken[warm_up:]
+        batch = self.preprocessing(grey_image(self.preprocessing.size))
+        return measure_latency(self.infer, batch, runs, warm_up)
 
 
 def summarise_latency(samples_ms: Sequence[float], threads: int) -> Latency:

@@ -38,7 +38,6 @@ from segformer_edge.verify import Judge, Provenance
 
 Image = npt.NDArray[np.uint8]
 
-DEFAULT_SIZE = (512, 512)
 #: Calibration images beyond this many change the ranges little and cost time; they are picked evenly.
 CALIBRATION_IMAGES = 64
 #: Of the calibration images, how many are held back to compare each file with the references; at most a fifth of them.
@@ -165,7 +164,7 @@ def quantize(options: QuantizeOptions, tell: Progress | None = None) -> Report:
         loaded = load_checkpoint(options.weights, variant=options.variant)
         if options.dataset is not None:
             check_classes(options.weights, loaded.class_names, options.dataset)
-        height, width = options.size or loaded.native_size or DEFAULT_SIZE
+        height, width = options.size or loaded.default_size
         size = parse_size(f"{height}x{width}")
         preprocessing = Preprocessing(size)
         images, held = calibration_images(options, size, tell)

@@ -17,6 +17,8 @@ from segformer_edge.model.keymaps import Layout, detect_layout, name_in_file, to
 from segformer_edge.model.segformer import SegFormer
 from segformer_edge.model.sources import Source, open_source
 
+#: Input size (height, width) of a checkpoint that does not name its own.
+DEFAULT_SIZE = (512, 512)
 #: How many keys a message lists.
 SHOWN = 4
 
@@ -45,6 +47,11 @@ class LoadedCheckpoint:
     def variant(self) -> str | None:
         """ "b0" to "b5", or None for other widths and depths."""
         return variant_of(self.config)
+
+    @property
+    def default_size(self) -> tuple[int, int]:
+        """(height, width) to run at when the user names none: what it was trained for, or 512x512."""
+        return self.native_size or DEFAULT_SIZE
 
 
 def load_checkpoint(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from segformer_edge.data.processing import Preprocessing, dequantize, labels_from_logits, resize_labels
 from segformer_edge.errors import ArtifactError
 from segformer_edge.runtime.base import Runtime, load_runtime
+from segformer_edge.runtime.latency import grey_image, measure_latency
 from segformer_edge.runtime.metadata import ArtifactMetadata
 
 
@@ -84,14 +84,7 @@ class Segmenter:
 
     def latency_ms(self, runs: int = 20, warm_up: int = 2) -> list[float]:
         """Milliseconds of each of ``runs`` inferences (the network alone) on a grey image, after ``warm_up`` more."""
-        height, width = self.metadata.size
-        batch = self.prepare(np.full((height, width, 3), 128, dtype=np.uint8))
-        taken = []
-        for _ in range(warm_up + runs):
-            start = time.perf_counter()
-            self.infer(batch)
-            taken.append((time.perf_counter() - start) * 1e3)
-        return taken[warm_up:]
+        return measure_latency(self.infer, self.prepare(grey_image(self.metadata.size)), runs, warm_up)
 
     def _logits(self, output: np.ndarray) -> npt.NDArray[np.float32]:
         spec = self.metadata.output
