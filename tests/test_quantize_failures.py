@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,7 +21,7 @@ TESTS = Path(__file__).parent
 def start(tiny_run, tmp_path) -> Callable[..., subprocess.Popen]:
     """Starts the command on the tiny checkpoint, with the fake targets in the table; it writes to tmp_path/out."""
 
-    def popen(*options: object, calibrate: bool = False, **more: Any) -> subprocess.Popen:
+    def popen(*options: object, calibrate: bool = False) -> subprocess.Popen:
         source = ["--calibration", tiny_run.options.calibration] if calibrate else []
         source = source or ["--encodings", tiny_run.out / "encodings.json"]
         command = [sys.executable, TESTS / "fake_exporters.py", "--weights", tiny_run.weights, "--size", "64x96"]
@@ -37,7 +36,6 @@ def start(tiny_run, tmp_path) -> Callable[..., subprocess.Popen]:
                 "FAKE_EXPORTERS_SOURCE": str(tiny_run.out),
                 "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
             },
-            **more,
         )
 
     return popen
@@ -93,10 +91,8 @@ def test_the_accuracy_gate_has_a_code_of_its_own(start, tiny_dataset, tmp_path):
     ],
 )
 def test_a_full_disk_is_one_message_and_leaves_nothing(start, tmp_path, limit, targets):
-    def limit_file_size() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    process = start("--targets", targets, preexec_fn=limit_file_size)
+    process = start("--targets", targets)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, limit))
     out, err = process.communicate(timeout=300)
     assert process.returncode == 1 and out == ""
     message = [line for line in err.splitlines() if not line.startswith("warning:")]

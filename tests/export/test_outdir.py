@@ -182,10 +182,10 @@ PROGRAM = """
 """
 
 
-def start(out: Path, write: str, **more) -> subprocess.Popen:
+def start(out: Path, write: str) -> subprocess.Popen:
     code = textwrap.dedent(PROGRAM).replace("{write}", write)
     return subprocess.Popen(
-        [sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more
+        [sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
@@ -200,10 +200,6 @@ def test_signals_leave_nothing(tmp_path, number, code):
     assert names(tmp_path) == []
 
 
-def limit_file_size() -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-
-
 @pytest.mark.parametrize(
     "write",
     [
@@ -215,7 +211,8 @@ def limit_file_size() -> None:
 def test_a_full_disk_is_one_message_and_leaves_nothing(tmp_path, write):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "model.tflite").write_text("old")
-    process = start(tmp_path / "out", write, preexec_fn=limit_file_size)
+    process = start(tmp_path / "out", write)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))
     _, err = process.communicate(timeout=20)
     assert process.returncode == 1
     assert err.startswith(f"error: No space left while writing '{tmp_path / 'out'}'.") and "Traceback" not in err
