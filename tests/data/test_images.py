@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from segformer_edge.data.images import list_images, read_image, read_labels
 from segformer_edge.errors import DataError
@@ -80,9 +81,8 @@ def test_labels_keep_their_values(tmp_path):
 
 
 def test_indexed_png_gives_indices_not_colours(tmp_path):
-    image = pytest.importorskip("PIL.Image")
     labels = np.random.default_rng(0).integers(0, 21, (17, 23), np.uint8)
-    indexed = image.fromarray(labels, "P")
+    indexed = Image.fromarray(labels, "P")
     indexed.putpalette(np.random.default_rng(1).integers(0, 256, 768).tolist())
     indexed.save(tmp_path / "indexed.png")
     np.testing.assert_array_equal(read_labels(tmp_path / "indexed.png"), labels)

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from torchmetrics.classification import MulticlassConfusionMatrix
 
 from segformer_edge.data.metrics import ConfusionMatrix, agreement
 from segformer_edge.errors import DataError, UsageError
@@ -40,9 +42,7 @@ def test_iou_is_intersection_over_union(case):
 
 
 def test_agrees_with_torchmetrics_over_several_images():
-    torch = pytest.importorskip("torch")
-    classification = pytest.importorskip("torchmetrics.classification")
-    theirs = classification.MulticlassConfusionMatrix(6, ignore_index=255)
+    theirs = MulticlassConfusionMatrix(6, ignore_index=255)
     ours = ConfusionMatrix(6)
     rng = np.random.default_rng(3)
     for _ in range(4):

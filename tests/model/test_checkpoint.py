@@ -194,7 +194,6 @@ def test_saved_by_us_is_read_by_us(reference, tmp_path, eps):
     assert (loaded.class_names, loaded.palette, loaded.native_size) == (tuple(names), tuple(palette), (64, 96))
 
 
-@pytest.mark.skipif(not sources.DEMO.is_file(), reason="the demo checkpoint is not built yet")
 def test_demo():
     loaded = load_checkpoint("demo")
     assert (loaded.variant, loaded.licence, loaded.source) == ("b0", "Apache-2.0", "demo")

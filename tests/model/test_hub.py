@@ -6,14 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 
 from segformer_edge.errors import CheckpointError
 from segformer_edge.model import hub
 from segformer_edge.model.checkpoint import load_checkpoint
-
-huggingface_hub = pytest.importorskip("huggingface_hub")
 
 
 @pytest.mark.parametrize(
