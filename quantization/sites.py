@@ -36,6 +36,11 @@ class Mode(Enum):
     #: Weights as float constants behind quantize and dequantize, for converters that fold them on their own.
     EXPORT_FLOAT_WEIGHTS = "export_float_weights"
 
+    @property
+    def exports(self) -> bool:
+        """Whether operators for a converter are emitted."""
+        return self in (Mode.EXPORT, Mode.EXPORT_FLOAT_WEIGHTS)
+
 
 class Site(nn.Module):
     """One activation tensor. ``role`` is its class (``"fc1"``, ``"norm"``), which recipes speak of.

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quantization.sites import QuantConv2d, Site
+from quantization.sites import Mode, QuantConv2d, Site
 from segformer_edge.errors import UsageError
 from segformer_edge.model.config import STRIDE
 from segformer_edge.model.segformer import (
@@ -27,26 +27,48 @@ from segformer_edge.rewrite import FoldedHead, RmsNorm, rewrite_exactly
 SOFTMAX_PARAMS = (1.0 / 256.0, -128)
 
 
-class Norm(nn.Module):
-    """RMS norm over channels: the mean of squares is a C -> 1 convolution whose bias is epsilon."""
+class VarianceSite(Site):
+    """The mean of squares. A variance that rounds to zero counts as one step, since its reciprocal root is taken."""
 
-    mean: Tensor
-    eps: Tensor
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        if self.mode in (Mode.FLOAT, Mode.OBSERVE) or self.mode.exports or self.params is None:
+            return y  # runtimes saturate the root of zero on their own
+        return y.clamp_min(self.params.scale)
+
+
+class Norm(nn.Module):
+    """RMS norm over channels: the mean of squares is a C -> 1 convolution whose bias is epsilon.
+
+    The sites between the operators are for recipes without float; ``product`` is the normalised tensor, which then
+    goes through ``weight`` and ``bias`` where the affine part could not be folded, and leaves as ``output``.
+    """
 
     def __init__(self, norm: RmsNorm, role: str) -> None:
         super().__init__()
-        self.register_buffer("mean", norm.mean[:, :, None, None].clone())
-        self.register_buffer("eps", torch.full((1,), norm.eps).to(norm.mean))
+        mean = nn.Conv2d(norm.mean.shape[1], 1, 1).to(norm.mean)
+        with torch.no_grad():
+            mean.weight.copy_(norm.mean[:, :, None, None])
+            mean.bias.fill_(norm.eps)
+        self.input, self.square = Site("norm_input"), Site("norm_square")
+        self.mean = QuantConv2d("norm_variance", mean).requires_grad_(False)
+        self.mean.output = VarianceSite("norm_variance")
+        self.rsqrt, self.product = Site("norm_rsqrt"), Site("norm_product")
         self.weight = None if norm.weight is None else nn.Parameter(norm.weight[None, :, None, None].clone())
         self.bias = None if norm.bias is None else nn.Parameter(norm.bias[None, :, None, None].clone())
+        if self.weight is not None:
+            self.weight_operand, self.scaled = Site("norm_weight"), Site("norm_scaled")
+        if self.bias is not None:
+            self.bias_operand = Site("norm_bias")
         self.output = Site(role)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x * torch.rsqrt(F.conv2d(x * x, self.mean, self.eps))
+        x = self.input(x)
+        x = self.product(x * self.rsqrt(torch.rsqrt(self.mean(self.square(x * x)))))
         if self.weight is not None:
-            x = x * self.weight
+            x = self.scaled(x * self.weight_operand(self.weight))
         if self.bias is not None:
-            x = x + self.bias
+            x = x + self.bias_operand(self.bias)
         return self.output(x)
 
 
@@ -78,6 +100,8 @@ class Attention(nn.Module):
         if attention.reduction is not None:
             self.reduction = QuantConv2d("sequence_reduction", attention.reduction.conv)
             self.reduction_norm = Norm(attention.reduction.norm, "reduction_norm")
+        self.query_operand, self.key_operand = Site("attention_query"), Site("attention_key")
+        self.value_operand = Site("attention_value")
         self.scores = Site("attention_scores")
         self.probabilities = Site("attention_probabilities", fixed=SOFTMAX_PARAMS)
         self.context = Site("attention_context")
@@ -88,12 +112,19 @@ class Attention(nn.Module):
         x = x.permute(0, 2, 3, 1).reshape(batch, height * width, self.heads, dim // self.heads)
         return x.permute(0, 2, 1, 3).reshape(batch * self.heads, height * width, dim // self.heads)
 
+    def _again(self, site: Site, x: Tensor) -> Tensor:
+        """Behind a view, integer kernels find their operand's parameters only if these are repeated."""
+        return site(x) if self.scores.active else x
+
     def forward(self, x: Tensor) -> Tensor:
         batch, dim, height, width = x.shape
         source = x if self.reduction is None else self.reduction_norm(self.reduction(x))
-        query, key, value = self._heads(self.query(x)), self._heads(self.key(source)), self._heads(self.value(source))
-        scores = self.scores(torch.bmm(query, key.permute(0, 2, 1)))
-        context = torch.bmm(self.probabilities(scores.softmax(dim=-1)), value)
+        query = self._again(self.query.output, self._heads(self.query(x)))
+        key = self._again(self.key.output, self._heads(self.key(source)).permute(0, 2, 1))
+        value = self._again(self.value.output, self._heads(self.value(source)))
+        scores = self.scores(torch.bmm(self.query_operand(query), self.key_operand(key)))
+        context = torch.bmm(self.probabilities(scores.softmax(dim=-1)), self.value_operand(value))
+        context = self._again(self.context, context)
         context = context.reshape(batch, self.heads, height * width, dim // self.heads).permute(0, 2, 1, 3)
         context = context.reshape(batch, height, width, dim).permute(0, 3, 1, 2)
         return self.proj(self.context(context))
@@ -121,11 +152,12 @@ class EdgeBlock(nn.Module):
         self.norm1, self.norm2 = Norm(block.norm1, "norm"), Norm(block.norm2, "norm")
         self.attention = Attention(block.attention)
         self.ffn = FeedForward(block.ffn)
+        self.branch1, self.branch2 = Site("residual_branch"), Site("residual_branch")
         self.residual1, self.residual2 = Site("residual"), Site("residual")
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.residual1(x + self.attention(self.norm1(x)))
-        return self.residual2(x + self.ffn(self.norm2(x)))
+        x = self.residual1(x + self.branch1(self.attention(self.norm1(x))))
+        return self.residual2(x + self.branch2(self.ffn(self.norm2(x))))
 
 
 class EdgeStage(nn.Module):
@@ -134,11 +166,12 @@ class EdgeStage(nn.Module):
     def __init__(self, stage: Stage) -> None:
         super().__init__()
         self.embedding = Embedding(stage.patch_embedding)
+        self.start = Site("residual")
         self.blocks = nn.ModuleList(EdgeBlock(block) for block in stage.blocks)
         self.norm = Norm(stage.norm, "feature")
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.embedding(x)
+        x = self.start(self.embedding(x))
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
@@ -150,14 +183,21 @@ class Head(nn.Module):
     def __init__(self, head: FoldedHead) -> None:
         super().__init__()
         self.projections = nn.ModuleList(QuantConv2d.from_linear("head_projection", p) for p in head.projections)
+        #: One for every sum but the last, which the ReLU follows.
+        self.sums = nn.ModuleList(Site("head_sum") for _ in head.projections[2:])
         self.fused = Site("head_fused")
         self.classifier = QuantConv2d("classifier", head.classifier)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         size = features[0].shape[2:]
         total = self.projections[0](features[0])
-        for projection, feature in zip(self.projections[1:], features[1:], strict=True):
-            total = total + F.interpolate(projection(feature), size=size, mode="bilinear", align_corners=False)
+        for i, (projection, feature) in enumerate(zip(self.projections[1:], features[1:], strict=True)):
+            upsampled = F.interpolate(projection(feature), size=size, mode="bilinear", align_corners=False)
+            if self.fused.active and self.sums[0].active:
+                upsampled = projection.output(upsampled)  # integer resizing keeps its input's parameters
+            total = total + upsampled
+            if i < len(self.sums):
+                total = self.sums[i](total)
         return self.classifier(self.fused(F.relu(total)))
 
 
