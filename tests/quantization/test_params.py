@@ -140,3 +140,17 @@ def test_gradient_passes_inside_the_range_and_stops_outside():
     x = torch.tensor([-9.0, -0.4, 0.0, 0.7, 9.0], requires_grad=True)
     fake_quantize(x, params_from_range(-1.0, 1.0, "int8")).sum().backward()
     assert x.grad.tolist() == [0.0, 1.0, 1.0, 1.0, 0.0]
+
+
+@relaxed
+@given(ENDS, ENDS, WIDTHS)
+def test_with_and_without_gradients_the_bits_are_the_same(a, b, dtype):
+    params = params_from_range(min(a, b), max(a, b), dtype)
+    first, last = RANGES[dtype]
+    steps = torch.arange(first - 9, last + 9, 1 if dtype == "int8" else 131) - params.zero_point
+    x = torch.cat([(steps + shift) * params.scale for shift in (0.0, 0.5, 0.31)]).float()
+    trained = fake_quantize(x.clone().requires_grad_(), params)
+    assert trained.requires_grad and torch.equal(fake_quantize(x, params), trained.detach())
+    weight, scales = x[: x.numel() // 6 * 6].reshape(6, -1, 1, 1), torch.linspace(0.5, 2.0, 6) * params.scale
+    trained = fake_quantize_weight(weight.clone().requires_grad_(), scales)
+    assert trained.requires_grad and torch.equal(fake_quantize_weight(weight, scales), trained.detach())
