@@ -6,10 +6,10 @@ STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo evidence test lint format clean
+.PHONY: help setup demo evidence evidence-arm test test-arm arm-setup lint format clean
 
 help: ## show these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## create .venv and install everything (again only when pyproject.toml changed)
 
@@ -32,6 +32,16 @@ evidence: setup ## the same on your checkpoint: WEIGHTS=DIR DATA=camvid:DIR:val 
 
 test: setup ## run the tests
 	$(BIN)/python -m pytest
+
+arm-setup: setup ## build the emulated ARM CPUs in the user's cache folder: a minute, needs the network once, no root
+	$(BIN)/python -m segformer_edge.emulation prepare
+
+test-arm: arm-setup ## run the tests on emulated ARM CPUs
+	$(BIN)/python -m pytest -m arm tests/arm
+
+evidence-arm: ON ?= cortex-a72,cortex-a76
+evidence-arm: arm-setup ## INT8 files on emulated ARM: FILES="a.tflite b.onnx" DATA=camvid:DIR:val [WEIGHTS=DIR] [ON=cortex-a72]
+	$(BIN)/python benchmarks/arm_agreement.py $(FILES) --data "$(DATA)" --on "$(ON)" $(if $(WEIGHTS),--weights "$(WEIGHTS)")
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .

@@ -1,0 +1,45 @@
+"""``python -m segformer_edge.emulation prepare [ARCH] | run CPU ARGUMENTS...``"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from segformer_edge.cli import Parser, run
+from segformer_edge.emulation.architectures import ARCHITECTURES, find_architecture
+from segformer_edge.emulation.prepare import prepare
+from segformer_edge.emulation.sysroot import run_python
+from segformer_edge.errors import UsageError
+from segformer_edge.progress import progress_for_terminal
+
+_PROG = "python -m segformer_edge.emulation"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code, or that of the emulated program."""
+    parser = Parser(
+        _PROG,
+        "Emulated ARM CPUs with the runtimes of a device.",
+        epilog=f"example: {_PROG} run cortex-a72 -m segformer_edge.evaluate out/model.tflite --data demo --limit 4",
+    )
+    parser.add_argument("action", choices=("prepare", "run"), help="build the sysroot, or run its Python")
+    parser.add_argument("name", nargs="?", help=f"prepare: {', '.join(ARCHITECTURES)}; run: a CPU like cortex-a72")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="run: what Python is given")
+    words = list(argv) if argv is not None else sys.argv[1:]
+    options = parser.parse_args(words)
+    if options.action == "run":
+        if options.name is None:
+            raise UsageError("run needs a CPU.", hint=f"{_PROG} run cortex-a72 -m MODULE")
+        return run_python(options.name, options.arguments).returncode
+    architecture = find_architecture(options.name or "aarch64")
+    if options.arguments not in ([], ["--force"]):
+        raise UsageError(f"prepare takes an architecture and --force; got {' '.join(options.arguments)}.")
+    with progress_for_terminal() as tell:
+        sysroot = prepare(architecture, tell, force=bool(options.arguments))
+    print(f"{architecture.name} is ready in {sysroot.folder}: {', '.join(cpu.name for cpu in architecture.cpus)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

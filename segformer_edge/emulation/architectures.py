@@ -1,0 +1,101 @@
+"""The ARM architectures and CPUs that can be emulated, as data. A new one is a new row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from segformer_edge.cli import did_you_mean
+from segformer_edge.errors import UsageError
+
+#: The Debian release whose packages fill the sysroots, and its Python: wheels are chosen for that version.
+SUITE = "bookworm"
+PYTHON = "3.11"
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """One CPU model: the name users give, QEMU's name, its identification register, what /proc/cpuinfo says of it.
+
+    ``midr`` is MIDR_EL1 (MIDR on 32 bit); ``features`` are those of the Linux kernel on a board with that CPU.
+    """
+
+    name: str
+    qemu: str
+    midr: int
+    features: str
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What fills one sysroot, and which CPUs it serves."""
+
+    name: str
+    #: Debian's name for it, and the "platform" part of wheel names that fit.
+    debian: str
+    platforms: tuple[str, ...]
+    #: The emulator's file name in Debian's package qemu-user-static.
+    qemu: str
+    #: What /proc/cpuinfo calls the architecture version.
+    version: int
+    debian_packages: tuple[str, ...]
+    #: Wheel -> version; "" is the version installed on the host, so that only the CPU differs.
+    wheels: Mapping[str, str]
+    #: Modules that must import for the sysroot to be good.
+    modules: tuple[str, ...]
+    #: Formats (segformer_edge.runtime.formats) with a runtime here.
+    formats: tuple[str, ...]
+    cpus: tuple[Cpu, ...]
+    #: Folders of shared libraries, in the sysroot, that its dynamic loader does not search by itself.
+    library_folders: tuple[str, ...] = ()
+
+
+def manylinux(machine: str, oldest: int = 17, newest: int = 36) -> tuple[str, ...]:
+    """Wheel platforms that glibc 2.``newest`` (bookworm has 2.36) runs on ``machine``. pip wants each one named."""
+    return (f"manylinux2014_{machine}", *(f"manylinux_2_{minor}_{machine}" for minor in range(oldest, newest + 1)))
+
+
+#: What segformer_edge needs on every device: its own dependencies and theirs, pure Python.
+_DEVICE = {"rich": "", "markdown-it-py": "", "mdurl": "", "pygments": ""}
+_LITERT = {"ai-edge-litert": "", "backports.strenum": "", "tqdm": "", "typing_extensions": ""}
+_ONNXRUNTIME = {"onnxruntime": "", "flatbuffers": "", "protobuf": "", "packaging": ""}
+
+AARCH64 = Architecture(
+    name="aarch64",
+    debian="arm64",
+    platforms=manylinux("aarch64"),
+    qemu="qemu-aarch64-static",
+    version=8,
+    debian_packages=("python3.11", "libstdc++6", "libgomp1", "libatomic1"),
+    wheels={"numpy": "", "opencv-python-headless": "", **_DEVICE, **_LITERT, **_ONNXRUNTIME},
+    modules=("numpy", "cv2", "rich", "ai_edge_litert.interpreter", "onnxruntime"),
+    formats=("tflite", "onnx"),
+    cpus=(
+        Cpu("cortex-a53", "cortex-a53", 0x410FD034, "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"),
+        Cpu("cortex-a72", "cortex-a72", 0x410FD083, "fp asimd evtstrm crc32 cpuid"),
+        # The first with int8 dot products (asimddp).
+        Cpu(
+            "cortex-a76",
+            "cortex-a76",
+            0x414FD0B1,
+            "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp",
+        ),
+    ),
+)
+
+ARCHITECTURES: dict[str, Architecture] = {entry.name: entry for entry in (AARCH64,)}
+
+
+def find_cpu(name: str) -> tuple[Architecture, Cpu]:
+    """The CPU that users call ``name``, and its architecture. Raises UsageError with the nearest name."""
+    cpus = {cpu.name: (entry, cpu) for entry in ARCHITECTURES.values() for cpu in entry.cpus}
+    if name not in cpus:
+        raise UsageError(f"Unknown CPU '{name}'.", hint=did_you_mean(name, cpus))
+    return cpus[name]
+
+
+def find_architecture(name: str) -> Architecture:
+    """The architecture ``name``. Raises UsageError with the nearest name."""
+    if name not in ARCHITECTURES:
+        raise UsageError(f"Unknown architecture '{name}'.", hint=did_you_mean(name, ARCHITECTURES))
+    return ARCHITECTURES[name]

@@ -1,0 +1,140 @@
+"""A prepared sysroot: where its parts lie, and how a program of it is called."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import segformer_edge
+from segformer_edge.emulation.architectures import PYTHON, SUITE, Architecture, Cpu, find_cpu
+from segformer_edge.emulation.errors import EmulationError, NotPreparedError
+from segformer_edge.jsonfile import read_json
+
+#: Raise it when the layout of a sysroot changes: older ones are then built anew.
+LAYOUT = 1
+MANIFEST = "sysroot.json"
+
+
+@dataclass(frozen=True)
+class Sysroot:
+    """``folder`` holds qemu, system/ (Debian), site/ (wheels), cpus/NAME/ (system/ plus that CPU's /proc and /sys)."""
+
+    folder: Path
+    architecture: Architecture
+
+    @property
+    def qemu(self) -> Path:
+        """The emulator, a program of the host."""
+        return self.folder / self.architecture.qemu
+
+    @property
+    def system(self) -> Path:
+        """Debian's files."""
+        return self.folder / "system"
+
+    @property
+    def site(self) -> Path:
+        """The wheels."""
+        return self.folder / "site"
+
+    def root(self, cpu: Cpu) -> Path:
+        """What a program on ``cpu`` sees as /, where a file is there; else it sees the host's."""
+        return self.folder / "cpus" / cpu.name
+
+    def command(self, cpu: Cpu, arguments: Sequence[str]) -> list[str]:
+        """The command line, for the host, that runs the sysroot's Python on ``cpu``."""
+        python = self.system / "usr/bin" / f"python{PYTHON}"
+        # -P and -s: neither the current folder nor the user's own packages, which are the host's.
+        return [str(self.qemu), "-cpu", cpu.qemu, "-L", str(self.root(cpu)), str(python), "-P", "-s", *arguments]
+
+    def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
+        """A program's whole environment: the host's could name libraries and Python packages of the wrong CPU."""
+        kept = {name: os.environ[name] for name in ("HOME", "TMPDIR", "COLUMNS") if name in os.environ}
+        libraries = [str(self.system / folder) for folder in self.architecture.library_folders]
+        return {
+            **kept,
+            "PATH": "/usr/bin:/bin",
+            "LANG": "C.UTF-8",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": os.pathsep.join([str(self.site), str(project_path(self.folder.parent))]),
+            **({"LD_LIBRARY_PATH": os.pathsep.join(libraries)} if libraries else {}),
+            **(more or {}),
+        }
+
+    def check(self) -> None:
+        """Raise NotPreparedError unless this sysroot is complete and holds what its architecture's row asks for."""
+        manifest = self.folder / MANIFEST
+        if not manifest.exists():
+            raise NotPreparedError(self.architecture.name, f"is not prepared: there is no '{manifest}'")
+        if read_json(manifest, EmulationError).get("contents") != contents_of(self.architecture):
+            raise NotPreparedError(self.architecture.name, f"in '{self.folder}' was prepared for other versions")
+
+
+def cache_folder() -> Path:
+    """Where sysroots lie: $SEGFORMER_EDGE_ARM, else segformer_edge/arm in the user's cache folder."""
+    chosen = os.environ.get("SEGFORMER_EDGE_ARM")
+    if chosen:
+        return Path(chosen).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segformer_edge" / "arm"
+
+
+def sysroot_of(architecture: Architecture) -> Sysroot:
+    """Its place in the cache folder, prepared or not."""
+    return Sysroot(cache_folder() / architecture.name, architecture)
+
+
+def open_cpu(name: str) -> tuple[Sysroot, Cpu]:
+    """The prepared sysroot of the CPU ``name``. Raises UsageError for an unknown one, NotPreparedError."""
+    architecture, cpu = find_cpu(name)
+    sysroot = sysroot_of(architecture)
+    sysroot.check()
+    return sysroot, cpu
+
+
+def run_python(cpu_name: str, arguments: Sequence[str], **options: Any) -> subprocess.CompletedProcess[Any]:
+    """Run the emulated Python with ``arguments`` (``["-m", "module", ...]``) and segformer_edge on its path.
+
+    ``options`` are those of subprocess.run; ``env`` adds to the environment. Programs it starts in turn run on the
+    host. Raises UsageError, NotPreparedError; the exit code is in the result.
+    """
+    sysroot, cpu = open_cpu(cpu_name)
+    environment = sysroot.environment(options.pop("env", None))
+    return subprocess.run(sysroot.command(cpu, arguments), env=environment, **options)
+
+
+def contents_of(architecture: Architecture) -> dict[str, Any]:
+    """What a sysroot of ``architecture`` is made from, as JSON. Wheels without a version are the newest."""
+    return {
+        "layout": LAYOUT,
+        "suite": SUITE,
+        "debian": list(architecture.debian_packages),
+        "wheels": {name: wanted or _host_version(name) for name, wanted in architecture.wheels.items()},
+        "cpus": [[cpu.name, cpu.midr, cpu.features] for cpu in architecture.cpus],
+    }
+
+
+def project_path(cache: Path) -> Path:
+    """A folder with this segformer_edge alone in it, as a link: beside it may lie packages of the host's CPU."""
+    package = Path(segformer_edge.__file__).parent.resolve()
+    folder = cache / "projects" / hashlib.sha256(os.fsencode(package)).hexdigest()[:16]
+    link = folder / package.name
+    if not link.is_symlink():
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            link.symlink_to(package)
+    return folder
+
+
+def _host_version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
