@@ -102,7 +102,7 @@ class Attention(nn.Module):
             self.reduction_norm = Norm(attention.reduction.norm, "reduction_norm")
         self.query_operand, self.key_operand = Site("attention_query"), Site("attention_key")
         self.value_operand = Site("attention_value")
-        self.scores = Site("attention_scores")
+        self.scores, self.softmax_input = Site("attention_scores"), Site("softmax_input")
         self.probabilities = Site("attention_probabilities", fixed=SOFTMAX_PARAMS)
         self.context = Site("attention_context")
 
@@ -122,7 +122,7 @@ class Attention(nn.Module):
         query = self._again(self.query.output, self._heads(self.query(x)))
         key = self._again(self.key.output, self._heads(self.key(source)).permute(0, 2, 1))
         value = self._again(self.value.output, self._heads(self.value(source)))
-        scores = self.scores(torch.bmm(self.query_operand(query), self.key_operand(key)))
+        scores = self.softmax_input(self.scores(torch.bmm(self.query_operand(query), self.key_operand(key))))
         context = torch.bmm(self.probabilities(scores.softmax(dim=-1)), self.value_operand(value))
         context = self._again(self.context, context)
         context = context.reshape(batch, self.heads, height * width, dim // self.heads).permute(0, 2, 1, 3)
