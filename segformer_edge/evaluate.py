@@ -113,7 +113,7 @@ def _as_json(
         "seconds": result.seconds,
         "miou": None if math.isnan(result.miou) else result.miou,
         "pixel_accuracy": None if math.isnan(result.pixel_accuracy) else result.pixel_accuracy,
-        "per_class_iou": dict(zip(dataset.class_names, result.per_class_iou, strict=True)),
+        "per_class_iou": result.iou_by_name(dataset.class_names),
         "latency_ms": asdict(latency),
         "predict_ms": statistics.median(result.predict_ms),
         "tools": dict(about["tools"]),
@@ -133,7 +133,7 @@ def _print(
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("class")
     table.add_column("IoU", justify="right")
-    for name, iou in zip(dataset.class_names, result.per_class_iou, strict=True):
+    for name, iou in result.iou_by_name(dataset.class_names).items():
         table.add_row(Text(name), "-" if iou is None else f"{iou:.4f}")
     table.add_section()
     table.add_row("mIoU", f"{result.miou:.4f}")

@@ -79,6 +79,10 @@ class EvaluationResult:
     #: One label map an image, where they were asked for.
     predictions: LabelMaps | None = None
 
+    def iou_by_name(self, class_names: Sequence[str]) -> dict[str, float | None]:
+        """Class name -> IoU, in the data set's order."""
+        return dict(zip(class_names, self.per_class_iou, strict=True))
+
 
 def evaluate(
     predict: Predict,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -64,6 +64,9 @@ class Fields:
     def __init__(self, value: Mapping[str, Any], where: str, error: type[SegformerEdgeError], prefix: str = "") -> None:
         self._value, self._where, self._error, self._prefix = value, where, error, prefix
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._value)
+
     def fail(self, key: str, complaint: str) -> NoReturn:
         """Raise the error: field ``key`` ``complaint``."""
         raise self._error(f"{self._where}: '{self._prefix}{key}' {complaint}.")
@@ -73,6 +76,10 @@ class Fields:
         if key not in self._value:
             self.fail(key, "is missing")
         return self._value[key]
+
+    def has(self, key: str) -> bool:
+        """Whether the object has the field, for fields that older files lack."""
+        return key in self._value
 
     def section(self, key: str) -> Fields:
         """A nested object."""

@@ -31,6 +31,7 @@ def build_parser() -> Parser:
     parser.add_argument("--targets", metavar="LIST", help="comma-separated (default: executorch,tflite,openvino,onnx)")
     parser.add_argument("--recipe", metavar="NAME_OR_FILE", help="precision recipe (default: each target's own)")
     parser.add_argument("--encodings", type=Path, metavar="FILE", help="quantization parameters instead of calibration")
+    parser.add_argument("--sensitivity", action="store_true", help="also find which parts lose most (some minutes)")
     parser.add_argument(
         "--max-drop", type=float, default=1.0, metavar="POINTS", help="largest loss of mIoU (1.0 is 0.01)"
     )
@@ -62,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from segformer_edge.pipeline import QuantizeOptions, exit_code, quantize
     from segformer_edge.progress import progress_for_terminal
     from segformer_edge.report.table import print_report
+    from segformer_edge.sensitivity_analysis import IMAGES
 
     with progress_for_terminal() as tell:
         report = quantize(
@@ -78,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 encodings=options.encodings,
                 max_drop=options.max_drop,
                 force=options.force,
+                sensitivity=IMAGES if options.sensitivity else None,
             ),
             tell,
         )

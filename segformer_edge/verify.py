@@ -158,4 +158,5 @@ class Judge:
             miou_drop=drop,
             agreement_fp32=result.agreement["fp32"],
             agreement_int8=result.agreement["int8"],
+            per_class_iou=result.iou_by_name(self.dataset.class_names),
         )

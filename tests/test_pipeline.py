@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from segformer_edge.export.outdir import OutputFolder
-from segformer_edge.pipeline import CALIBRATION_IMAGES, HELD_BACK, QuantizeOptions, calibration_images
+from segformer_edge.prepare import CALIBRATION_IMAGES, HELD_BACK, QuantizeOptions, calibration_images
 from segformer_edge.progress import Progress
 
 

@@ -20,6 +20,7 @@ from segformer_edge.errors import UsageError
 OUR_NAMES = (
     "model*.pte", "model*.tflite", "model*.xml", "model*.bin", "model*.onnx", "model*.onnx.data",
     "model*.json", "encodings.json", "report.json", "report.html",
+    "sensitivity.json", "sensitivity.png",
 )  # fmt: skip
 #: Put in place last and taken away first, so that a folder with a report is always complete.
 _SEAL = "report.json"
@@ -173,7 +174,8 @@ class OutputFolder:
         """Move the new files into an existing folder, and take away what an earlier run left. Others' files stay."""
         new = {file.name for file in written}
         old = [file for file in self.out.iterdir() if self._is_ours(file.name) and file != self.path]
-        (self.out / _SEAL).unlink(missing_ok=True)
+        if self._is_ours(_SEAL):
+            (self.out / _SEAL).unlink(missing_ok=True)
         for file in old:
             if file.name not in new:
                 file.unlink(missing_ok=True)

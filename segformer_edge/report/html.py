@@ -12,7 +12,8 @@ from typing import Any
 from segformer_edge import __version__
 from segformer_edge.errors import MissingBackendError
 from segformer_edge.jsonfile import write_bytes
-from segformer_edge.report.schema import Report
+from segformer_edge.report.classes import class_columns, class_rows
+from segformer_edge.report.schema import WIDTHS, Report
 from segformer_edge.report.table import COLUMNS, NOT_MEASURED, mib, target_row
 
 _PNG_HEAD = b"\x89PNG\r\n\x1a\n"
@@ -26,8 +27,10 @@ class Example:
     pictures: tuple[tuple[str, bytes], ...]
 
 
-def render_html(report: Report, examples: Sequence[Example] = (), notes: Sequence[str] = ()) -> str:
-    """The page as text. ``notes`` are paragraphs such as the weights' licence.
+def render_html(
+    report: Report, examples: Sequence[Example] = (), notes: Sequence[str] = (), sensitivity_png: bytes | None = None
+) -> str:
+    """The page as text. ``notes`` are paragraphs such as the weights' licence; ``sensitivity_png`` is a plot.
 
     Raises MissingBackendError without Jinja2, ValueError for a picture that is no PNG.
     """
@@ -43,6 +46,10 @@ def render_html(report: Report, examples: Sequence[Example] = (), notes: Sequenc
         "report": report,
         "columns": [name for name, _ in COLUMNS],
         "rows": [(target, target_row(target)) for target in report.targets],
+        "class_columns": [name for name, _ in class_columns(report)],
+        "class_rows": class_rows(report),
+        "widths": WIDTHS,
+        "sensitivity": None if sensitivity_png is None else _data_uri(sensitivity_png),
         "examples": [(example.name, [(c, _data_uri(p)) for c, p in example.pictures]) for example in examples],
         "notes": notes,
         "version": __version__,
@@ -51,13 +58,17 @@ def render_html(report: Report, examples: Sequence[Example] = (), notes: Sequenc
 
 
 def write_html(
-    path: str | os.PathLike[str], report: Report, examples: Sequence[Example] = (), notes: Sequence[str] = ()
+    path: str | os.PathLike[str],
+    report: Report,
+    examples: Sequence[Example] = (),
+    notes: Sequence[str] = (),
+    sensitivity_png: bytes | None = None,
 ) -> None:
     """Render and write ``path`` atomically. Raises MissingBackendError, DiskFullError."""
-    write_bytes(path, render_html(report, examples, notes).encode())
+    write_bytes(path, render_html(report, examples, notes, sensitivity_png).encode())
 
 
 def _data_uri(png: bytes) -> str:
     if not png.startswith(_PNG_HEAD):
-        raise ValueError("An example picture is not a PNG file.")
+        raise ValueError("A picture is not a PNG file.")
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")

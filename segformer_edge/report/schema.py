@@ -15,6 +15,7 @@ from segformer_edge.jsonfile import Fields, read_json, write_json
 
 SCHEMA_VERSION = 1
 STATUSES = ("ok", "failed", "over_budget", "below_accuracy")
+WIDTHS = ("int8", "int16", "float")
 OUTPUTS = ("logits", "labels")
 
 
@@ -74,6 +75,8 @@ class TargetReport:
     latency_ms: Latency | None = None
     memory: Memory | None = None
     ops: Ops | None = None
+    #: Class name -> IoU; null for a class that is in neither the labels nor the predictions.
+    per_class_iou: Mapping[str, float | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,25 @@ class Reference:
     int8_reference_miou: float | None
     images: int | None
     dataset: str | None
+    #: As in TargetReport.
+    fp32_per_class_iou: Mapping[str, float | None] | None = None
+    int8_reference_per_class_iou: Mapping[str, float | None] | None = None
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How much of the network runs at which width: width -> class of sites -> how many.
+
+    ``float`` in ``activations`` are sites that nothing is done at. Where only views lie between such a site and an
+    integer one, the tensor is integer nevertheless.
+    """
+
+    activations: Mapping[str, Mapping[str, int]]
+    weights: Mapping[str, Mapping[str, int]]
+
+    def count(self, table: str, width: str) -> int:
+        """Sites of ``width`` in ``table``, which is "activations" or "weights"."""
+        return sum(getattr(self, table).get(width, {}).values())
 
 
 @dataclass(frozen=True)
@@ -97,11 +119,12 @@ class Report:
     seconds: float | None
     reference: Reference
     targets: tuple[TargetReport, ...]
+    precision: Precision | None = None
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict in the documented order. Raises ReportError for a value the schema does not allow."""
-        value = {"schema_version": self.schema_version, **_plain(asdict(self))}
+        value = {"schema_version": self.schema_version, **plain(asdict(self))}
         Report.from_json(value)
         return value
 
@@ -128,8 +151,11 @@ class Report:
                 int8_reference_miou=_fraction(reference, "int8_reference_miou"),
                 images=_count(reference, "images"),
                 dataset=reference.optional("dataset", reference.text),
+                fp32_per_class_iou=_per_class(reference, "fp32_per_class_iou"),
+                int8_reference_per_class_iou=_per_class(reference, "int8_reference_per_class_iou"),
             ),
             targets=targets,
+            precision=_precision(f),
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -163,7 +189,30 @@ def _target(f: Fields) -> TargetReport:
         latency_ms=_latency(f.section("latency_ms")) if f.raw("latency_ms") is not None else None,
         memory=_memory(f.section("memory")) if f.raw("memory") is not None else None,
         ops=_ops(f.section("ops")) if f.raw("ops") is not None else None,
+        per_class_iou=_per_class(f, "per_class_iou"),
     )
+
+
+def _per_class(f: Fields, key: str) -> dict[str, float | None] | None:
+    """Class name -> IoU. Reports of earlier versions have no such field."""
+    if not f.has(key) or f.raw(key) is None:
+        return None
+    classes = f.section(key)
+    return {name: _fraction(classes, name) for name in classes}
+
+
+def _precision(f: Fields) -> Precision | None:
+    if not f.has("precision") or f.raw("precision") is None:
+        return None
+    tables = {}
+    for name in ("activations", "weights"):
+        table = f.section("precision").section(name)
+        for width in table:
+            if width not in WIDTHS:
+                table.fail(width, f"is no width; those are {', '.join(WIDTHS)}")
+        sections = {width: table.section(width) for width in table}
+        tables[name] = {w: {role: roles.integer(role, minimum=1) for role in roles} for w, roles in sections.items()}
+    return Precision(**tables)
 
 
 def _latency(f: Fields) -> Latency:
@@ -195,12 +244,12 @@ def _count(f: Fields, key: str) -> int | None:
     return None if f.raw(key) is None else f.integer(key, minimum=0)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Tuples as lists, numpy scalars as numbers, and a figure that is not a number as null."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if hasattr(value, "item") and not dataclasses.is_dataclass(value):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

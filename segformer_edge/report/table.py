@@ -12,6 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from segformer_edge.report.classes import worst_class
 from segformer_edge.report.schema import Report, TargetReport
 
 _STYLES = {"ok": "green", "failed": "bold red", "over_budget": "yellow", "below_accuracy": "yellow"}
@@ -28,14 +29,20 @@ def console_for(file: IO[str] | None = None) -> Console:
     return console
 
 
+def ascii_only(console: Console) -> bool:
+    """Whether box-drawing characters would not arrive."""
+    encoding = (getattr(console.file, "encoding", None) or "utf-8").lower()
+    return not encoding.startswith("utf") or os.environ.get("TERM") == "dumb"
+
+
 def target_row(target: TargetReport) -> list[str]:
     """The cells of one target, in the order of COLUMNS."""
     return [read(target) for _, read in COLUMNS]
 
 
-def table_for(report: Report, columns: Sequence[str] = (), ascii_only: bool = False) -> Table:
+def table_for(report: Report, columns: Sequence[str] = (), plain_box: bool = False) -> Table:
     """A rich table: one row a target; all of COLUMNS, or those named."""
-    table = Table(box=ASCII2 if ascii_only else SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=ASCII2 if plain_box else SIMPLE_HEAD, pad_edge=False)
     chosen = [(name, read) for name, read in COLUMNS if not columns or name in columns]
     for name, _ in chosen:
         table.add_column(name, justify="left" if name in ("target", "file", "status") else "right", no_wrap=True)
@@ -48,18 +55,19 @@ def table_for(report: Report, columns: Sequence[str] = (), ascii_only: bool = Fa
 def print_report(report: Report, file: IO[str] | None = None) -> None:
     """Print the table on ``file`` (stdout), in two parts where the terminal is narrow, and why a target failed."""
     console = console_for(file)
-    encoding = (getattr(console.file, "encoding", None) or "utf-8").lower()
-    ascii_only = not encoding.startswith("utf") or os.environ.get("TERM") == "dumb"
     height, width = report.size
     console.print(f"SegFormer-{report.model.upper()} INT8, {height}x{width}, {report.output}", style="bold")
-    whole = table_for(report, ascii_only=ascii_only)
+    whole = table_for(report, (), ascii_only(console))
     needed = Measurement.get(console, console.options.update(width=10 * _PIPE_WIDTH), whole).maximum
     if needed <= console.width:
         console.print(whole)
     else:
         for columns in (_ACCURACY, [name for name, _ in COLUMNS if name == "target" or name not in _ACCURACY]):
-            console.print(table_for(report, columns, ascii_only))
+            console.print(table_for(report, columns, ascii_only(console)))
     console.print(_caption(report), soft_wrap=True)
+    worst = worst_class(report)
+    if worst is not None:
+        console.print(Text(f"worst class: {worst.name} {worst.change:+.4f} ({worst.target})"), soft_wrap=True)
     for target in report.targets:
         if target.error:
             console.print(Text(f"{target.target}: {target.error}"), soft_wrap=True)
@@ -87,7 +95,8 @@ def _number(value: float | None, digits: int = 4) -> str:
     return NOT_MEASURED if value is None else f"{value:.{digits}f}"
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """A share as text: "99.98 %"."""
     # Cut, not rounded: 99.99 must not read as "all pixels agree".
     return NOT_MEASURED if value is None else f"{int(value * 1e4) / 100:.2f} %"
 
@@ -113,8 +122,8 @@ COLUMNS: tuple[tuple[str, Callable[[TargetReport], str]], ...] = (
     ("size", lambda target: mib(target.bytes)),
     ("mIoU", lambda target: _number(target.miou)),
     ("drop", _drop),
-    ("= float32", lambda target: _percent(target.agreement_fp32)),
-    ("= INT8 ref", lambda target: _percent(target.agreement_int8)),
+    ("= float32", lambda target: percent(target.agreement_fp32)),
+    ("= INT8 ref", lambda target: percent(target.agreement_int8)),
     ("latency", _latency),
     ("ops int8 / float", _ops),
     ("status", lambda target: target.status),
