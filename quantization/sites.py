@@ -31,6 +31,8 @@ class Mode(Enum):
     FLOAT = "float"
     OBSERVE = "observe"
     FAKE = "fake"
+    #: Fake-quantize with the learners that ``quantization.qat`` attached.
+    LEARN = "learn"
     #: Weights as int8 constants behind a dequantize.
     EXPORT = "export"
     #: Weights as float constants behind quantize and dequantize, for converters that fold them on their own.
@@ -56,6 +58,8 @@ class Site(nn.Module):
         self.dtype = "float"
         self.observer: Observer | None = None
         self.params: ActivationParams | None = None
+        #: ``quantization.qat.LearnedRange`` while training.
+        self.learner: nn.Module | None = None
 
     @property
     def active(self) -> bool:
@@ -72,9 +76,11 @@ class Site(nn.Module):
             if self.observer is not None:
                 self.observer.observe(x)
             return x
+        if self.mode is Mode.LEARN and self.learner is not None:
+            return self.learner(x)
         if self.params is None:
             raise RuntimeError(f"Site of role '{self.role}' has no parameters; calibrate or load encodings first.")
-        if self.mode is Mode.FAKE:
+        if not self.mode.exports:
             return fake_quantize(x, self.params)
         return self._quantize_dequantize(x, self.params)
 
@@ -116,6 +122,8 @@ class QuantConv2d(nn.Conv2d):
         self.register_buffer("scales", None, persistent=False)
         self.register_buffer("zero_points", None, persistent=False)
         self.register_buffer("int8_weight", None, persistent=False)
+        #: ``quantization.qat.LiveScales`` while training.
+        self.learner: nn.Module | None = None
         self.output = Site(role)
 
     @classmethod
@@ -150,9 +158,11 @@ class QuantConv2d(nn.Conv2d):
         """The weight as the current mode computes with it."""
         if not self.active or self.mode in (Mode.FLOAT, Mode.OBSERVE):
             return self.weight
+        if self.mode is Mode.LEARN and self.learner is not None:
+            return fake_quantize_weight(self.weight, self.learner(self.weight))
         if self.scales is None or self.int8_weight is None:
             raise RuntimeError(f"Weight of role '{self.role}' has no scales; calibrate or load encodings first.")
-        if self.mode is Mode.FAKE:
+        if not self.mode.exports:
             return fake_quantize_weight(self.weight, self.scales)
         ops = torch.ops.quantized_decomposed
         integer = self.int8_weight

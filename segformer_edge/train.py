@@ -1,4 +1,4 @@
-"""``python -m segformer_edge.train``: train a SegFormer with the paper's recipe, on one CPU or many GPUs.
+"""``python -m segformer_edge.train``: train a SegFormer, in float or (``--qat``) quantization-aware.
 
 Under ``accelerate launch -m segformer_edge.train ...`` the same options train on several devices or machines.
 """
@@ -16,18 +16,28 @@ from segformer_edge.errors import MissingBackendError, UsageError
 
 #: File in ``--out`` with the trained weights, for ``--weights`` of the other commands.
 WEIGHTS_FILE = "model.safetensors"
+#: Beside it after --qat, for ``--encodings`` of quantize.
+ENCODINGS_FILE = "encodings.json"
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser("segformer_edge.train", "Train a SegFormer and write its best weights.")
-    parser.add_argument("--recipe", default="demo", help="bundled recipe or .toml file (default: %(default)s)")
+    parser.add_argument("--recipe", help="bundled recipe or .toml file (default: demo; with --qat: qat)")
     parser.add_argument("--data", default="demo:train", help="training set (default: %(default)s)")
     parser.add_argument("--val", default="demo:dev", help="data set that picks the best weights, or 'none'")
     parser.add_argument("--test", help="data set on which the written weights are scored at the end")
     parser.add_argument("--model", default="b0", help="b0 to b5 (default: %(default)s)")
     parser.add_argument("--init", help="checkpoint to start from: folder, file or hub id (default: random weights)")
     parser.add_argument("--steps", type=int, help="override the recipe's number of steps")
-    parser.add_argument("--size", default="256x256", help="HxW recorded as the weights' native size")
+    parser.add_argument(
+        "--size", help="HxW recorded as the weights' native size; with --qat also trained and scored at"
+    )
+    parser.add_argument("--qat", action="store_true", help="train the INT8 network; starts from --init")
+    parser.add_argument("--quantization", metavar="NAME_OR_FILE", help="precision recipe for --qat (default: mixed)")
+    parser.add_argument("--encodings", type=Path, metavar="FILE", help="quantization parameters that --qat starts from")
+    parser.add_argument(
+        "--calibration", type=Path, metavar="DIR", help="images to find them on (default: the training set's)"
+    )
     parser.add_argument("--float16", action="store_true", help="write half-size weights, and score those")
     parser.add_argument("--licence", help="licence recorded in the weights (default: the start weights', else none)")
     parser.add_argument("--out", type=Path, required=True, help="folder for weights, log and resume state")
@@ -47,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from segformer_edge.training.command import train_command
     except ModuleNotFoundError as error:
-        if error.name in ("torch", "accelerate", "pydantic", "rich", "safetensors"):
+        if error.name in ("torch", "accelerate", "pydantic", "rich", "safetensors", "matplotlib"):
             raise MissingBackendError(f"Training needs {error.name}, which", "train") from None
         raise
     result = train_command(options)
@@ -56,11 +66,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         scores = "".join(f", mIoU {score:.4f} on {name}" for name, score in result["miou"].items())
         print(f"{result['weights']}: {result['steps']} steps{scores}")
+        if options.qat:
+            starts = {"float start": result["float_miou"], "after calibration": result["ptq_miou"]}
+            print(
+                "".join(f"  {name}: mIoU {value:.4f}\n" for name, value in starts.items() if value is not None), end=""
+            )
     return 0
 
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse what would only fail later. Raises UsageError."""
+    if options.qat and options.init is None:
+        raise UsageError("--qat starts from trained weights.", hint="Name them: --init CHECKPOINT")
+    for name in ("quantization", "encodings", "calibration"):
+        if getattr(options, name) is not None and not options.qat:
+            raise UsageError(f"--{name} is for quantization-aware training.", hint="Add --qat.")
+    if options.encodings is not None and (options.quantization or options.calibration):
+        raise UsageError("--encodings already says what is quantized and how; leave out --quantization, --calibration.")
     for name in ("steps", "threads"):
         value = getattr(options, name)
         if value is not None and value < 1:

@@ -35,20 +35,28 @@ class FoldedHead(nn.Module):
         return self.classifier(F.relu(total))
 
 
+def folded_projections(head: AllMLPHead) -> tuple[list[Tensor], Tensor]:
+    """The weights W_i' ``(dim, width)`` of each stage, and the bias b' ``(dim,)`` of their sum. Differentiable."""
+    norm = head.norm
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    # Published checkpoints concatenate the deepest stage first, so the last stage owns the first slice.
+    slices = head.fuse.weight[:, :, 0, 0].chunk(len(head.projections), dim=1)[::-1]
+    weights, bias = [], norm.bias - norm.running_mean * scale
+    for projection, fuse in zip(head.projections, slices, strict=True):
+        weights.append(scale[:, None] * (fuse @ projection.weight))
+        bias = bias + scale * (fuse @ projection.bias)
+    return weights, bias
+
+
 @torch.no_grad()
 def fold_head(model: SegFormer) -> SegFormer:
     """Replace ``model.decode_head`` by the equal :class:`FoldedHead`, in place; dtype is kept."""
     head: AllMLPHead = model.decode_head
     dim, config = head.classifier.in_channels, model.config
     folded = FoldedHead(config.embed_dims, dim, config.num_classes).to(head.fuse.weight)
-    norm = head.norm
-    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    # Published checkpoints concatenate the deepest stage first, so the last stage owns the first slice.
-    slices = head.fuse.weight[:, :, 0, 0].split(dim, dim=1)[::-1]
-    bias = norm.bias - norm.running_mean * scale
-    for projection, target, fuse in zip(head.projections, folded.projections, slices, strict=True):
-        target.weight.copy_(scale[:, None] * (fuse @ projection.weight))
-        bias = bias + scale * (fuse @ projection.bias)
+    weights, bias = folded_projections(head)
+    for target, weight in zip(folded.projections, weights, strict=True):
+        target.weight.copy_(weight)
     folded.projections[0].bias.copy_(bias)
     folded.classifier.load_state_dict(head.classifier.state_dict())
     model.decode_head = folded.train(model.training)

@@ -36,24 +36,31 @@ class RmsNorm(nn.Module):
         return x if self.bias is None else x + self.bias
 
 
-def _absorb(reader: nn.Linear | nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
-    """Let ``reader`` compute on ``x`` what it computed on ``x * weight + bias`` (per input channel, unpadded)."""
-    assert reader.bias is not None
-    if isinstance(reader, nn.Conv2d):
-        if any(reader.padding):  # zero padding is not padded with `bias`: a shift cannot be folded
-            raise ValueError("A padded convolution cannot absorb a shift exactly.")
-        reader.bias.add_(torch.einsum("oihw,i->o", reader.weight, bias))
-        reader.weight.mul_(weight[None, :, None, None])
-    else:
-        reader.bias.add_(reader.weight @ bias)
-        reader.weight.mul_(weight[None, :])
+def absorbed(reader: nn.Linear | nn.Conv2d, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
+    """Weight and bias with which ``reader`` computes before ``norm``'s affine part what it computes behind it.
+
+    Differentiable. Raises ValueError for a padded convolution: zeros are not padded with the shift.
+    """
+    if isinstance(reader, nn.Conv2d) and any(reader.padding):
+        raise ValueError("A padded convolution cannot absorb a shift exactly.")
+    taps = reader.weight.flatten(2).sum(2) if isinstance(reader, nn.Conv2d) else reader.weight
+    weight = reader.weight * norm.weight.reshape(1, -1, *[1] * (reader.weight.ndim - 2))
+    return weight, reader.bias + taps @ norm.bias
 
 
-def _centre(writer: nn.Linear | nn.Conv2d) -> None:
-    """Let ``writer`` produce outputs whose mean over channels is zero."""
-    writer.weight.sub_(writer.weight.mean(dim=0, keepdim=True))
-    if writer.bias is not None:
-        writer.bias.sub_(writer.bias.mean())
+def centred(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """A writer's ``weight`` ``(out, ...)`` and ``bias`` ``(out,)`` whose outputs have mean zero over channels."""
+    return weight - weight.mean(dim=0, keepdim=True), bias - bias.mean()
+
+
+def embedding_affine(norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the C -> C linear that applies ``norm``'s affine part and takes the channel mean away."""
+    return centred(torch.diag(norm.weight), norm.bias)
+
+
+def _set(module: nn.Linear | nn.Conv2d, values: tuple[Tensor, Tensor]) -> None:
+    module.weight.copy_(values[0])
+    module.bias.copy_(values[1])
 
 
 @torch.no_grad()
@@ -73,7 +80,7 @@ def fold_layer_norm_affine(model: SegFormer) -> SegFormer:
                 pairs.append((attention.reduction.norm, [attention.k, attention.v]))
             for norm, readers in pairs:
                 for reader in readers:
-                    _absorb(reader, norm.weight, norm.bias)
+                    _set(reader, absorbed(reader, norm))
                 norm.weight.fill_(1.0)
                 norm.bias.zero_()
     return model
@@ -98,20 +105,18 @@ def centre_residual_streams(model: SegFormer) -> SegFormer:
         embedding = stage.patch_embedding
         norm = embedding.norm
         start = nn.Linear(norm.normalized_shape[0], norm.normalized_shape[0]).to(norm.weight)
-        start.weight.copy_(torch.diag(norm.weight))
-        start.bias.copy_(norm.bias)
-        _centre(start)
-        _centre(embedding.proj)
+        _set(start, embedding_affine(norm))
+        _set(embedding.proj, centred(embedding.proj.weight, embedding.proj.bias))
         norm.weight.fill_(1.0)
         norm.bias.zero_()
         embedding.norm = nn.Sequential(_rms(norm), start)
         for block in stage.blocks:
-            _centre(block.attention.proj)
-            _centre(block.ffn.fc2)
+            for writer in (block.attention.proj, block.ffn.fc2):
+                _set(writer, centred(writer.weight, writer.bias))
             block.norm1, block.norm2 = _rms(block.norm1), _rms(block.norm2)
             reduction = block.attention.reduction
             if reduction is not None:
-                _centre(reduction.conv)
+                _set(reduction.conv, centred(reduction.conv.weight, reduction.conv.bias))
                 reduction.norm = _rms(reduction.norm)
         stage.norm = _rms(stage.norm, affine=True)
     return model

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from segformer_edge.data.metrics import IGNORE
 from segformer_edge.data.sample import SegmentationDataset
+from segformer_edge.errors import UsageError
 from segformer_edge.training.recipe import Recipe
 
 #: Colour of the border when a resized image is smaller than the crop: ImageNet's mean, so 0 once normalised.
@@ -17,23 +18,32 @@ BORDER = (124, 116, 104)
 
 
 def random_resized_crop(
-    rng: np.random.Generator, image: np.ndarray, labels: np.ndarray, crop: int, resize: tuple[float, float]
+    rng: np.random.Generator,
+    image: np.ndarray,
+    labels: np.ndarray,
+    crop: tuple[int, int],
+    resize: tuple[float, float],
+    reference: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scale by a random factor, then cut crop x crop; what lies outside the image is ``BORDER`` and 'ignore'."""
+    """Scale by a random factor, then cut ``crop`` (height, width); outside the image is ``BORDER`` and 'ignore'.
+
+    At factor 1 the image has its own size, or ``reference`` (height, width), where its aspect ratio may change.
+    """
     factor = rng.uniform(*resize)
-    height, width = (max(1, round(side * factor)) for side in labels.shape)
+    sides = labels.shape if reference is None else reference
+    height, width = (max(1, round(side * factor)) for side in sides)
     # Cut before scaling: only the pixels that stay are interpolated.
-    top = int(rng.integers(0, max(0, height - crop) + 1))
-    left = int(rng.integers(0, max(0, width - crop) + 1))
+    top = int(rng.integers(0, max(0, height - crop[0]) + 1))
+    left = int(rng.integers(0, max(0, width - crop[1]) + 1))
     # Output pixel (x, y) samples input ((x + left + 0.5) / factor - 0.5): half-pixel centres.
-    inverse = 1 / factor
-    affine = np.array([[inverse, 0, (left + 0.5) * inverse - 0.5], [0, inverse, (top + 0.5) * inverse - 0.5]])
-    flags = cv2.WARP_INVERSE_MAP
-    image = cv2.warpAffine(image, affine, (crop, crop), flags=flags | cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    down, right = (own / (side * factor) for own, side in zip(labels.shape, sides, strict=True))
+    affine = np.array([[right, 0, (left + 0.5) * right - 0.5], [0, down, (top + 0.5) * down - 0.5]])
+    flags, cut = cv2.WARP_INVERSE_MAP, crop[::-1]
+    image = cv2.warpAffine(image, affine, cut, flags=flags | cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     labels = cv2.warpAffine(
         labels,
         affine,
-        (crop, crop),
+        cut,
         flags=flags | cv2.INTER_NEAREST,
         borderMode=cv2.BORDER_CONSTANT,
         borderValue=IGNORE,
@@ -62,21 +72,39 @@ def distort_colours(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 class TrainingSamples(Dataset):
     """The run's samples in the order they are used: number i depends only on (seed, i), so a run can resume."""
 
-    def __init__(self, source: SegmentationDataset, recipe: Recipe, seed: int, first_step: int = 0) -> None:
-        self.source, self.recipe, self.seed = source, recipe, seed
+    def __init__(
+        self,
+        source: SegmentationDataset,
+        recipe: Recipe,
+        seed: int,
+        first_step: int = 0,
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        self.source, self.recipe, self.seed, self.size = source, recipe, seed, size
+        if size is None and any(phase.crop is None for phase in recipe.phases):
+            raise UsageError(f"Recipe '{recipe.name}' names no crop; only --qat crops to the network's input size.")
         self.first = first_step * recipe.batch
 
     def __len__(self) -> int:
         return self.recipe.steps * self.recipe.batch - self.first
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Image uint8 (3, crop, crop) and labels int64 (crop, crop)."""
+        """Image uint8 (3, height, width) and labels int64 (height, width) of the crop."""
         number = self.first + index
         recipe = self.recipe
         rng = np.random.default_rng([self.seed, number])
         sample = self.source[int(rng.integers(len(self.source)))]
         phase = recipe.phase_at(number // recipe.batch)
-        image, labels = random_resized_crop(rng, sample.image, sample.labels, phase.crop, phase.resize or recipe.resize)
+        crop = phase.crop or self.size
+        assert crop is not None
+        image, labels = random_resized_crop(
+            rng,
+            sample.image,
+            sample.labels,
+            (crop, crop) if isinstance(crop, int) else crop,
+            phase.resize or recipe.resize,
+            self.size if phase.crop is None else None,
+        )
         if rng.random() < recipe.flip:
             image, labels = image[:, ::-1], labels[:, ::-1]
         if recipe.photometric:

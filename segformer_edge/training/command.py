@@ -17,41 +17,42 @@ from segformer_edge.model.initialise import initialise
 from segformer_edge.model.save import save_checkpoint, shipped_state
 from segformer_edge.model.segformer import SegFormer
 from segformer_edge.train import WEIGHTS_FILE
-from segformer_edge.training.loop import train
+from segformer_edge.training.loop import TrainingResult, train
 from segformer_edge.training.recipe import Recipe, load_recipe
+from segformer_edge.training.task import FloatTask, Task
 from segformer_edge.training.validate import validate_with_progress
+
+#: Recorded size of weights trained in float when the user names none.
+DEFAULT_SIZE = "256x256"
 
 
 def train_command(options: argparse.Namespace) -> dict[str, Any]:
     """Train as ``options`` say and write the best weights; returns the steps, the last loss and the scores reached."""
-    recipe = load_recipe(options.recipe, steps=options.steps)
-    size = parse_size(options.size)
+    recipe = load_recipe(options.recipe or ("qat" if options.qat else "demo"), steps=options.steps)
+    size = parse_size(options.size) if options.size else None
     train_set = open_dataset(options.data)
     val_set = None if options.val == "none" else open_dataset(options.val)
     test_set = open_dataset(options.test) if options.test else None
     if options.threads:
         torch.set_num_threads(options.threads)
-    model, licence = _starting_model(options, recipe, train_set)
+    model, licence, native_size = _starting_model(options, recipe, train_set)
+    task: Task
+    if options.qat:
+        from segformer_edge.training.qat_command import finish, start
+
+        size = size or native_size
+        task = start(options, model, recipe, train_set, size)
+    else:
+        size, task = size or parse_size(DEFAULT_SIZE), FloatTask(model, recipe)
     result = train(
-        model,
-        train_set,
-        recipe,
-        options.out,
-        val_set=val_set,
-        seed=options.seed,
-        resume=options.resume,
-        cpu=options.cpu,
+        task, train_set, recipe, options.out, val_set=val_set, seed=options.seed, resume=options.resume, cpu=options.cpu
     )
     dtype = torch.float16 if options.float16 else torch.float32
     best = result.model
     # Score what is written, not what it was rounded from.
     best.load_state_dict(best.state_dict() | shipped_state(best, dtype))
-    scores: dict[str, float] = {}
-    if val_set is not None and not math.isnan(result.best_miou):
-        scores[val_set.name] = result.best_miou
-    if test_set is not None:
-        scores[test_set.name] = validate_with_progress(best, test_set).miou
-    start = options.init or "random weights"
+    scores = _scores(options, task, result, val_set, test_set)
+    start_weights = options.init or "random weights"
     save_checkpoint(
         best,
         options.out / WEIGHTS_FILE,
@@ -60,28 +61,50 @@ def train_command(options: argparse.Namespace) -> dict[str, Any]:
         palette=train_set.palette,
         licence=options.licence or licence,
         dtype=dtype,
-        source=f"recipe {recipe.name}, {result.steps} steps on {train_set.name} from {start}, seed {options.seed}",
+        source=f"recipe {recipe.name}, {result.steps} steps on {train_set.name} from {start_weights}, "
+        f"seed {options.seed}",
         extra={"val_miou": f"{list(scores.values())[-1]:.4f}", "val_set": list(scores)[-1]} if scores else {},
     )
-    return {
+    summary = {
         "weights": str(options.out / WEIGHTS_FILE),
         "steps": result.steps,
         "loss": None if math.isnan(result.last_loss) else result.last_loss,
         "miou": scores,
     }
+    return summary | finish(options, result) if options.qat else summary
 
 
-def _starting_model(options: argparse.Namespace, recipe: Recipe, data: SegmentationDataset) -> tuple[SegFormer, str]:
-    """The model to train, and the licence its start weights bring along."""
+def _scores(
+    options: argparse.Namespace,
+    task: Task,
+    result: TrainingResult,
+    val_set: SegmentationDataset | None,
+    test_set: SegmentationDataset | None,
+) -> dict[str, float]:
+    """mIoU (0..1) of the weights as they are written, by data set."""
+    scores: dict[str, float] = {}
+    if val_set is not None and not math.isnan(result.best_miou):
+        scores[val_set.name] = result.best_miou
+        if options.float16:
+            scores[val_set.name] = validate_with_progress(task.deployed(result.network), val_set, task.size).miou
+    if test_set is not None:
+        scores[test_set.name] = validate_with_progress(task.deployed(result.network), test_set, task.size).miou
+    return scores
+
+
+def _starting_model(
+    options: argparse.Namespace, recipe: Recipe, data: SegmentationDataset
+) -> tuple[SegFormer, str, tuple[int, int]]:
+    """The model to train, the licence its start weights bring along, and the (height, width) they are for."""
     torch.manual_seed(options.seed)
     if options.init is None:
         config = variant_config(options.model, data.num_classes, data.class_names)
         model = SegFormer(config, recipe.drop_path, recipe.dropout)
         initialise(model)
-        return model, "not stated"
+        return model, "not stated", parse_size(DEFAULT_SIZE)
     loaded = load_for_training(
         options.init, num_classes=data.num_classes, class_names=data.class_names, variant=options.model
     )
     model = SegFormer(loaded.config, recipe.drop_path, recipe.dropout)
     model.load_state_dict(loaded.model.state_dict())
-    return model, loaded.licence
+    return model, loaded.licence, loaded.default_size

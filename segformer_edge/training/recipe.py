@@ -14,6 +14,7 @@ from segformer_edge.errors import UsageError
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Side = Annotated[int, Field(ge=32, multiple_of=32)]
 
 
 class Phase(BaseModel):
@@ -22,10 +23,27 @@ class Phase(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     #: Ends at this share of all steps.
     until: Share
-    #: Side of the square crop in pixels, a multiple of 32.
-    crop: Annotated[int, Field(ge=32, multiple_of=32)]
+    #: Side of the square crop in pixels, or its (height, width), multiples of 32. Left out, it is the network's input
+    #: size, and the resize factors are relative to an image scaled to that size.
+    crop: Side | tuple[Side, Side] | None = None
     #: Random resize factors, smallest and largest; the recipe's where left out.
     resize: tuple[Positive, Positive] | None = None
+
+
+class QatRecipe(BaseModel):
+    """What quantization-aware training adds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    #: Precision recipe: a name from ``quantization/recipes`` or a TOML file.
+    quantization: str = "mixed"
+    #: Weight of the distillation loss (KL divergence from the float model's classes) beside the cross entropy.
+    distillation: Annotated[float, Field(ge=0)] = 1.0
+    #: Both models' logits are divided by this for the distillation.
+    temperature: Positive = 1.0
+    #: Learning rate of the logarithms of the ranges' ends, as a multiple of the weights'.
+    range_factor: Positive = 20.0
+    #: From this share of the steps on, ranges and weight scales stay as they are.
+    freeze_ranges_at: Share = 0.8
 
 
 class Recipe(BaseModel):
@@ -56,8 +74,12 @@ class Recipe(BaseModel):
     photometric: bool = True
     phases: Annotated[tuple[Phase, ...], Field(min_length=1)]
     validate_every: Annotated[int, Field(ge=1)] = 4000
+    #: Stop after so many validations without a gain of ``minimum_gain`` in mIoU (0..1); 0 never stops early.
+    patience: Annotated[int, Field(ge=0)] = 0
+    minimum_gain: Share = 0.0
     checkpoint_every: Annotated[int, Field(ge=1)] = 2000
     workers: Annotated[int, Field(ge=0)] = 4
+    qat: QatRecipe | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
@@ -67,6 +89,8 @@ class Recipe(BaseModel):
         ends = [phase.until for phase in self.phases]
         if ends != sorted(set(ends)) or ends[-1] != 1.0:
             raise ValueError(f"the phases' 'until' must rise and end at 1.0, got {ends}")
+        if self.qat and (self.drop_path or self.dropout):
+            raise ValueError("with [qat], drop_path and dropout must be 0: the deployed network has neither")
         return self
 
     def phase_at(self, step: int) -> Phase:

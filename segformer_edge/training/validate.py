@@ -24,9 +24,14 @@ def normalise(images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, image: np.ndarray, device: torch.device) -> np.ndarray:
-    """Label map uint8 (H, W) of a uint8 RGB image (H, W, 3) of any size; scaled to the nearest multiple of 32."""
-    height, width = (max(STRIDE, round(side / STRIDE) * STRIDE) for side in image.shape[:2])
+def predict(
+    model: nn.Module, image: np.ndarray, device: torch.device, size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """Label map uint8 (H, W) of a uint8 RGB image (H, W, 3), which is scaled to ``size`` (height, width).
+
+    Without ``size``, an image's sides are scaled to the nearest multiple of 32.
+    """
+    height, width = size or (max(STRIDE, round(side / STRIDE) * STRIDE) for side in image.shape[:2])
     x = torch.from_numpy(Preprocessing((height, width))(image)).to(device)
     return labels_from_logits(model(x)[0].float().cpu().numpy(), (image.shape[0], image.shape[1]))
 
@@ -36,21 +41,24 @@ def validate(
     dataset: SegmentationDataset,
     device: torch.device | None = None,
     advance: Callable[[], None] = lambda: None,
+    size: tuple[int, int] | None = None,
 ) -> ConfusionMatrix:
-    """Confusion matrix of ``model`` on ``dataset``; the model's training mode is put back afterwards."""
+    """Confusion matrix of ``model`` on ``dataset``, images scaled as in ``predict``; its training mode is put back."""
     device = device or next(model.parameters()).device
     matrix, training = ConfusionMatrix(dataset.num_classes), model.training
     model.eval()
     for sample in dataset:
-        matrix.update(sample.labels, predict(model, sample.image, device))
+        matrix.update(sample.labels, predict(model, sample.image, device, size))
         advance()
     model.train(training)
     return matrix
 
 
-def validate_with_progress(model: nn.Module, dataset: SegmentationDataset) -> ConfusionMatrix:
+def validate_with_progress(
+    model: nn.Module, dataset: SegmentationDataset, size: tuple[int, int] | None = None
+) -> ConfusionMatrix:
     """``validate`` with a progress bar on stderr."""
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task(f"scoring on {dataset.name}", total=len(dataset))
-        return validate(model, dataset, advance=lambda: progress.advance(bar))
+        return validate(model, dataset, advance=lambda: progress.advance(bar), size=size)

@@ -21,7 +21,7 @@ def painted_scene():
 def test_crop_moves_image_and_labels_alike(factors):
     image, labels = painted_scene()
     for seed in range(10):
-        cut, cut_labels = random_resized_crop(np.random.default_rng(seed), image, labels, 64, factors)
+        cut, cut_labels = random_resized_crop(np.random.default_rng(seed), image, labels, (64, 64), factors)
         assert cut.shape == (64, 64, 3) and cut_labels.shape == (64, 64)
         inside = cut_labels != 255
         same = (cut[inside].astype(int) - LABEL_COLOURS[cut_labels[inside]]).__abs__().max(axis=1) < 3
@@ -30,14 +30,14 @@ def test_crop_moves_image_and_labels_alike(factors):
 
 def test_identity_is_exact():
     image, labels = painted_scene()
-    cut, cut_labels = random_resized_crop(np.random.default_rng(0), image, labels, 96, (1.0, 1.0))
+    cut, cut_labels = random_resized_crop(np.random.default_rng(0), image, labels, (96, 96), (1.0, 1.0))
     np.testing.assert_array_equal(cut, image)
     np.testing.assert_array_equal(cut_labels, labels)
 
 
 def test_outside_is_border_and_ignored():
     image, labels = painted_scene()
-    cut, cut_labels = random_resized_crop(np.random.default_rng(0), image, labels, 96, (0.5, 0.5))
+    cut, cut_labels = random_resized_crop(np.random.default_rng(0), image, labels, (96, 96), (0.5, 0.5))
     assert (cut_labels[:, 49:] == 255).all() and (cut_labels[49:] == 255).all()
     assert (cut_labels[:47, :47] != 255).all()
     assert (cut[:, 48:] == BORDER).all()

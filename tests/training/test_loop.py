@@ -19,9 +19,10 @@ from segformer_edge.model.initialise import initialise
 from segformer_edge.model.segformer import SegFormer
 from segformer_edge.train import main
 from segformer_edge.training.folded_head import FoldedHeadTraining
-from segformer_edge.training.loop import parameter_groups, train
+from segformer_edge.training.loop import train
 from segformer_edge.training.recipe import Recipe
 from segformer_edge.training.state import load_state, save_state
+from segformer_edge.training.task import FloatTask, parameter_groups
 from segformer_edge.training.validate import predict
 
 
@@ -111,7 +112,9 @@ def test_parameter_groups():
 
 def test_loss_falls_and_a_killed_run_resumes_to_the_same_weights(tmp_path, monkeypatch):
     recipe = short_recipe()
-    whole = train(small_model(recipe), SCENES, recipe, tmp_path / "whole", val_set=VALIDATION, cpu=True)
+    whole = train(
+        FloatTask(small_model(recipe), recipe), SCENES, recipe, tmp_path / "whole", val_set=VALIDATION, cpu=True
+    )
     assert whole.steps == 12 and 0 <= whole.best_miou <= 1
     assert whole.last_loss < 0.9 * np.log(8)
 
@@ -126,23 +129,31 @@ def test_loss_falls_and_a_killed_run_resumes_to_the_same_weights(tmp_path, monke
 
     monkeypatch.setattr(loop._Run, "learn", die_at_seven)
     with pytest.raises(KilledError):
-        train(small_model(recipe), SCENES, recipe, tmp_path / "parts", val_set=VALIDATION, cpu=True)
+        train(FloatTask(small_model(recipe), recipe), SCENES, recipe, tmp_path / "parts", val_set=VALIDATION, cpu=True)
     monkeypatch.setattr(loop._Run, "learn", learn)
     assert load_state(tmp_path / "parts")["step"] == 4
-    resumed = train(small_model(recipe), SCENES, recipe, tmp_path / "parts", val_set=VALIDATION, resume=True, cpu=True)
+    resumed = train(
+        FloatTask(small_model(recipe), recipe),
+        SCENES,
+        recipe,
+        tmp_path / "parts",
+        val_set=VALIDATION,
+        resume=True,
+        cpu=True,
+    )
     assert resumed.last_loss == pytest.approx(whole.last_loss, rel=1e-5)
     for a, b in zip(whole.model.state_dict().values(), resumed.model.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
     other = short_recipe(learning_rate=2e-3)
     with pytest.raises(UsageError, match="another recipe or seed"):
-        train(small_model(other), SCENES, other, tmp_path / "parts", resume=True, cpu=True)
+        train(FloatTask(small_model(other), other), SCENES, other, tmp_path / "parts", resume=True, cpu=True)
 
 
 def test_classes_must_match(tmp_path):
     recipe = short_recipe()
     with pytest.raises(UsageError, match="8 classes, the model 3"):
-        train(small_model(recipe, 3), SCENES, recipe, tmp_path, cpu=True)
+        train(FloatTask(small_model(recipe, 3), recipe), SCENES, recipe, tmp_path, cpu=True)
 
 
 def test_diverged_run_stops(tmp_path):
@@ -151,7 +162,7 @@ def test_diverged_run_stops(tmp_path):
     with torch.no_grad():
         model.decode_head.classifier.weight.fill_(float("nan"))
     with pytest.raises(SegformerEdgeError, match="not a number at step 1"):
-        train(model, SCENES, recipe, tmp_path, cpu=True)
+        train(FloatTask(model, recipe), SCENES, recipe, tmp_path, cpu=True)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a state", None])

@@ -7,7 +7,7 @@ from segformer_edge.training.recipe import Recipe, bundled_recipes, load_recipe
 
 
 def test_bundled_recipes_hold():
-    assert bundled_recipes() == ["demo", "paper"]
+    assert bundled_recipes() == ["demo", "paper", "qat"]
     for name in bundled_recipes():
         assert load_recipe(name).name == name
 
