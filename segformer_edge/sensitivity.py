@@ -99,7 +99,7 @@ def _print_next(suggestions: Sequence[Suggestion], recipe: Path | None) -> None:
         print("next: nothing in this recipe can be made wider")
         return
     start = f"cp {recipe} my.toml, change there" if recipe else "in a recipe, change"
-    print(f"next: {start} what the accuracy asks for, and run this again with --recipe my.toml:")
+    print(f"next: {start} what diverges most, and run this again with --recipe my.toml:")
     print(recipe_lines(suggestions))
 
 
