@@ -59,7 +59,7 @@ class Norm(nn.Module):
         if self.weight is not None:
             self.weight_operand, self.scaled = Site("norm_weight"), Site("norm_scaled")
         if self.bias is not None:
-            self.bias_operand = Site("norm_bias")
+            self.bias_operand, self.shifted = Site("norm_bias"), Site("norm_shifted")
         self.output = Site(role)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class Norm(nn.Module):
         if self.weight is not None:
             x = self.scaled(x * self.weight_operand(self.weight))
         if self.bias is not None:
-            x = x + self.bias_operand(self.bias)
+            x = self.shifted(x + self.bias_operand(self.bias))
         return self.output(x)
 
 
@@ -104,7 +104,7 @@ class Attention(nn.Module):
         self.value_operand = Site("attention_value")
         self.scores, self.softmax_input = Site("attention_scores"), Site("softmax_input")
         self.probabilities = Site("attention_probabilities", fixed=SOFTMAX_PARAMS)
-        self.context = Site("attention_context")
+        self.weighted, self.context = Site("attention_weighted"), Site("attention_context")
 
     def _heads(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B*heads, H*W, C/heads)."""
@@ -124,7 +124,7 @@ class Attention(nn.Module):
         value = self._again(self.value.output, self._heads(self.value(source)))
         scores = self.softmax_input(self.scores(torch.bmm(self.query_operand(query), self.key_operand(key))))
         context = torch.bmm(self.probabilities(scores.softmax(dim=-1)), self.value_operand(value))
-        context = self._again(self.context, context)
+        context = self._again(self.context, self.weighted(context))
         context = context.reshape(batch, self.heads, height * width, dim // self.heads).permute(0, 2, 1, 3)
         context = context.reshape(batch, height, width, dim).permute(0, 3, 1, 2)
         return self.proj(self.context(context))
