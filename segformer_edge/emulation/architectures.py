@@ -83,7 +83,30 @@ AARCH64 = Architecture(
     ),
 )
 
-ARCHITECTURES: dict[str, Architecture] = {entry.name: entry for entry in (AARCH64,)}
+#: 32-bit Raspberry Pi OS. There is no armv7 wheel of OpenCV, so it comes from Debian, as on such a board.
+ARMV7 = Architecture(
+    name="armv7",
+    debian="armhf",
+    platforms=manylinux("armv7l"),
+    qemu="qemu-arm-static",
+    version=7,
+    debian_packages=("python3.11", "libstdc++6", "libatomic1", "python3-numpy", "python3-opencv"),
+    wheels={**_DEVICE, "tflite-runtime": "2.14.0"},
+    modules=("numpy", "cv2", "rich", "tflite_runtime.interpreter"),
+    formats=("tflite",),
+    cpus=(
+        Cpu(
+            "armv7",
+            "cortex-a7",
+            0x410FC075,
+            "half thumb fastmult vfp edsp neon vfpv3 tls vfpv4 idiva idivt vfpd32 lpae evtstrm",
+        ),
+    ),
+    # Debian's alternatives system would link these into the usual folder; its scripts do not run here.
+    library_folders=("usr/lib/arm-linux-gnueabihf/blas", "usr/lib/arm-linux-gnueabihf/lapack"),
+)
+
+ARCHITECTURES: dict[str, Architecture] = {entry.name: entry for entry in (AARCH64, ARMV7)}
 
 
 def find_cpu(name: str) -> tuple[Architecture, Cpu]:
