@@ -75,24 +75,22 @@ class LiveScales(nn.Module):
     """The learner of one convolution's weight scales: a fixed share of ``max|w| / 127`` per channel, until frozen."""
 
     share: Tensor
+    #: Zero until frozen.
     frozen: Tensor
-    is_frozen: Tensor
 
     def __init__(self, weight: Tensor, scales: Tensor) -> None:
         super().__init__()
         self.register_buffer("share", scales / weight_scales(weight))
-        self.register_buffer("frozen", scales.clone())
-        self.register_buffer("is_frozen", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("frozen", torch.zeros_like(scales))
 
     def forward(self, weight: Tensor) -> Tensor:
         """Scales ``(out,)`` for ``weight`` ``(out, ...)``, without gradient."""
         live = (self.share * weight_scales(weight)).clamp_min(MIN_SCALE)
-        return torch.where(self.is_frozen, self.frozen, live)
+        return torch.where(self.frozen > 0, self.frozen, live)
 
     def freeze(self, weight: Tensor) -> None:
         """Keep the scales that ``weight`` has now."""
         self.frozen.copy_(self(weight))
-        self.is_frozen.fill_(True)
 
 
 def prepare_qat(model: nn.Module) -> None:

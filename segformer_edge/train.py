@@ -26,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", default="demo:train", help="training set (default: %(default)s)")
     parser.add_argument("--val", default="demo:dev", help="data set that picks the best weights, or 'none'")
     parser.add_argument("--test", help="data set on which the written weights are scored at the end")
-    parser.add_argument("--model", default="b0", help="b0 to b5 (default: %(default)s)")
+    parser.add_argument("--model", help="b0 to b5 (default: what --init is, else b0)")
     parser.add_argument("--init", help="checkpoint to start from: folder, file or hub id (default: random weights)")
     parser.add_argument("--steps", type=int, help="override the recipe's number of steps")
     parser.add_argument(
@@ -61,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise MissingBackendError(f"Training needs {error.name}, which", "train") from None
         raise
     result = train_command(options)
+    if result is None:
+        return 0
     if options.json:
         print(json.dumps(result))
     else:

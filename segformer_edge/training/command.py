@@ -11,12 +11,14 @@ import torch
 from segformer_edge.cli import parse_size
 from segformer_edge.data.datasets import open_dataset
 from segformer_edge.data.sample import SegmentationDataset
-from segformer_edge.model.checkpoint import load_for_training
+from segformer_edge.evaluation import check_classes
+from segformer_edge.model.checkpoint import load_checkpoint, load_for_training
 from segformer_edge.model.config import variant_config
 from segformer_edge.model.initialise import initialise
 from segformer_edge.model.save import save_checkpoint, shipped_state
 from segformer_edge.model.segformer import SegFormer
 from segformer_edge.train import WEIGHTS_FILE
+from segformer_edge.training.allocator import keep_freed_memory
 from segformer_edge.training.loop import TrainingResult, train
 from segformer_edge.training.recipe import Recipe, load_recipe
 from segformer_edge.training.task import FloatTask, Task
@@ -26,8 +28,12 @@ from segformer_edge.training.validate import validate_with_progress
 DEFAULT_SIZE = "256x256"
 
 
-def train_command(options: argparse.Namespace) -> dict[str, Any]:
-    """Train as ``options`` say and write the best weights; returns the steps, the last loss and the scores reached."""
+def train_command(options: argparse.Namespace) -> dict[str, Any] | None:
+    """Train as ``options`` say and write the best weights; returns the steps, the last loss and the scores reached.
+
+    Of several processes that train together, all but the first return None.
+    """
+    keep_freed_memory()
     recipe = load_recipe(options.recipe or ("qat" if options.qat else "demo"), steps=options.steps)
     size = parse_size(options.size) if options.size else None
     train_set = open_dataset(options.data)
@@ -47,6 +53,8 @@ def train_command(options: argparse.Namespace) -> dict[str, Any]:
     result = train(
         task, train_set, recipe, options.out, val_set=val_set, seed=options.seed, resume=options.resume, cpu=options.cpu
     )
+    if not result.main:
+        return None
     dtype = torch.float16 if options.float16 else torch.float32
     best = result.model
     # Score what is written, not what it was rounded from.
@@ -98,13 +106,18 @@ def _starting_model(
     """The model to train, the licence its start weights bring along, and the (height, width) they are for."""
     torch.manual_seed(options.seed)
     if options.init is None:
-        config = variant_config(options.model, data.num_classes, data.class_names)
+        config = variant_config(options.model or "b0", data.num_classes, data.class_names)
         model = SegFormer(config, recipe.drop_path, recipe.dropout)
         initialise(model)
         return model, "not stated", parse_size(DEFAULT_SIZE)
-    loaded = load_for_training(
-        options.init, num_classes=data.num_classes, class_names=data.class_names, variant=options.model
-    )
+    if options.qat:
+        # A classifier for other classes would start from nothing, which is not what this training is for.
+        loaded = load_checkpoint(options.init, variant=options.model)
+        check_classes(options.init, loaded.class_names, data)
+    else:
+        loaded = load_for_training(
+            options.init, num_classes=data.num_classes, class_names=data.class_names, variant=options.model
+        )
     model = SegFormer(loaded.config, recipe.drop_path, recipe.dropout)
     model.load_state_dict(loaded.model.state_dict())
     return model, loaded.licence, loaded.default_size

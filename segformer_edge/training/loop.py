@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,8 @@ class TrainingResult:
     last_loss: float
     best_miou: float
     best_step: int | None
+    #: Whether this process writes the files, of several that trained together.
+    main: bool
 
     @property
     def model(self) -> SegFormer:
@@ -86,9 +89,9 @@ class _Run:
             if state is not None:
                 self.average.load_state_dict(state["average"])
             self.average.to(self.accelerator.device)
-        samples = TrainingSamples(train_set, recipe, seed, first_step=self.step, size=task.size)
+        self.samples = TrainingSamples(train_set, recipe, seed, first_step=self.step, size=task.size)
         loader = DataLoader(
-            samples,
+            self.samples,
             batch_size=recipe.batch // self.accelerator.num_processes,
             num_workers=recipe.workers,
             worker_init_fn=_one_thread,
@@ -114,6 +117,19 @@ class _Run:
     def kept_network(self) -> nn.Module:
         """The weights that are validated and kept."""
         return self.plain_network if self.average is None else self.average.module
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches that are left; none where an early stop was resumed. Raises DataError for an unusable sample."""
+        if 0 < self.recipe.patience <= self.stale:
+            return
+        try:
+            yield from self.loader
+        except SegformerEdgeError:
+            # A worker's error comes with its traceback. Met again here, in this batch or the next, it is the plain one.
+            first = self.step * self.recipe.batch - self.samples.first
+            for index in range(first, min(first + 2 * self.recipe.batch, len(self.samples))):
+                self.samples[index]
+            raise
 
     def learn(self, images: Tensor, labels: Tensor) -> Tensor:
         """One optimiser step; returns the loss."""
@@ -225,7 +241,7 @@ def train(
     started = time.perf_counter()
     with Progress(*columns, console=Console(stderr=True), disable=not run.accelerator.is_main_process) as progress:
         bar = progress.add_task("training", total=recipe.steps, completed=run.step)
-        for images, labels in run.loader:
+        for images, labels in run.batches():
             last_loss = run.learn(images, labels).item()
             if last_loss != last_loss:
                 raise SegformerEdgeError(
@@ -245,8 +261,9 @@ def train(
                 run.checkpoint()
             if done:
                 break
+    run.accelerator.wait_for_everyone()
     kept = run.kept_network
     if val_set is not None and (out / "best.pt").exists():
         kept.load_state_dict(torch.load(out / "best.pt", map_location="cpu", weights_only=True))
     run.accelerator.free_memory()
-    return TrainingResult(kept.eval(), run.step, last_loss, run.best, run.best_step)
+    return TrainingResult(kept.eval(), run.step, last_loss, run.best, run.best_step, run.accelerator.is_main_process)
