@@ -287,3 +287,17 @@ def test_the_page_shows_the_sensitivity_plot(report):
     with_plot.feed(render_html(report, sensitivity_png=picture))
     assert without.references == []
     assert len(with_plot.references) == 1 and with_plot.references[0].startswith("data:image/png;base64,")
+
+
+def test_a_run_reports_the_classes_that_its_miou_is_the_mean_of(tiny_run):
+    written = Report.load(tiny_run.out / "report.json")
+    scores = [
+        (written.reference.fp32_miou, written.reference.fp32_per_class_iou),
+        (written.reference.int8_reference_miou, written.reference.int8_reference_per_class_iou),
+        *((target.miou, target.per_class_iou) for target in written.targets),
+    ]
+    assert len(scores) == 6
+    for miou, classes in scores:
+        assert list(classes) == ["sky", "ground", "road", "water", "rest"]
+        assert np.mean([iou for iou in classes.values() if iou is not None]) == pytest.approx(miou, abs=1e-12)
+    assert "<h2>Classes</h2>" in (tiny_run.out / "report.html").read_text()
