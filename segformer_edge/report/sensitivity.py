@@ -93,7 +93,7 @@ class Sensitivity:
         """The roles of the largest divergence, one line each, at the next wider width.
 
         That is int16 in a recipe that uses it, whose targets have no float, and else float. The loss of mIoU does not
-        choose: on some ten images, what one role costs is below its noise.
+        choose: on few images it is as often a gain.
         """
         wider = "int16" if any("int16" in part.activations for part in self.roles) else "float"
         worst_first = sorted(self.roles, key=lambda part: part.alone.kl, reverse=True)
