@@ -17,6 +17,7 @@ from quantization.sites import named_sites, named_weights
 
 RECIPES = Path(__file__).parent / "recipes"
 _WIDTHS = ("float", *RANGES)
+_WEIGHT_WIDTHS = ("float", "int8")
 
 
 class RecipeError(ValueError):
@@ -39,14 +40,15 @@ class Recipe:
     sites: Mapping[str, str] = field(default_factory=dict)
     #: Role of a convolution -> int8 or float, for its weight. A role that is not named stays float.
     weights: Mapping[str, str] = field(default_factory=dict)
-    #: Name pattern of a site (``stages.0.*``) -> width; wins over the role. The last match counts.
+    #: Name pattern of sites and convolutions (``stages.0.*``) -> width; wins over the role. The last match counts.
+    #: A convolution that matches gets its weight in int8 or float too; int16 leaves the weight as its role has it.
     overrides: Mapping[str, str] = field(default_factory=dict)
     #: Role -> observer; ``default`` for the rest.
     observers: Mapping[str, str] = field(default_factory=lambda: {"default": "min_max"})
 
     def __post_init__(self) -> None:
         _check_widths("sites", self.sites, _WIDTHS)
-        _check_widths("weights", self.weights, ("float", "int8"))
+        _check_widths("weights", self.weights, _WEIGHT_WIDTHS)
         _check_widths("overrides", self.overrides, _WIDTHS)
         for role, observer in self.observers.items():
             if observer not in OBSERVERS:
@@ -56,9 +58,15 @@ class Recipe:
 
     def width(self, name: str, role: str) -> str:
         """Width of the site called ``name``."""
-        width = self.sites.get(role, "float")
+        return self._overridden(name, self.sites.get(role, "float"), _WIDTHS)
+
+    def weight_width(self, name: str, role: str) -> str:
+        """Width of the weight of the convolution called ``name``."""
+        return self._overridden(name, self.weights.get(role, "float"), _WEIGHT_WIDTHS)
+
+    def _overridden(self, name: str, width: str, allowed: tuple[str, ...]) -> str:
         for pattern, value in self.overrides.items():
-            if fnmatch.fnmatchcase(name, pattern):
+            if value in allowed and fnmatch.fnmatchcase(name, pattern):
                 width = value
         return width
 
@@ -126,12 +134,12 @@ def apply_recipe(model: nn.Module, recipe: Recipe) -> None:
                     f"Recipe '{recipe.name}' [{table}] names the role '{role}', which no site has.{guess}"
                 )
     for pattern in recipe.overrides:
-        if not fnmatch.filter(sites, pattern):
+        if not fnmatch.filter([*sites, *weights], pattern):
             raise RecipeError(f"Recipe '{recipe.name}' [overrides] '{pattern}' matches no site.")
     for name, site in sites.items():
         site.dtype = recipe.width(name, site.role)
         site.params = None
         site.observer = None
-    for conv in weights.values():
-        conv.weight_dtype = recipe.weights.get(conv.role, "float")
+    for name, conv in weights.items():
+        conv.weight_dtype = recipe.weight_width(name, conv.role)
         conv.set_scales(None)

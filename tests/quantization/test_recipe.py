@@ -61,6 +61,13 @@ def test_applied_recipe_sets_widths_and_clears_old_parameters(calibrated):
     assert not calibrated.second.active and calibrated.second.scales is None
 
 
+@pytest.mark.parametrize(("width", "weight"), [("float", "float"), ("int16", "int8"), ("int8", "int8")])
+def test_override_of_a_convolution_holds_for_its_weight_as_far_as_weights_have_that_width(net, width, weight):
+    recipe = Recipe("r", sites={"second": "int8"}, weights={"second": "int8"}, overrides={"second*": width})
+    apply_recipe(net, recipe)
+    assert (net.second.weight_dtype, net.second.output.dtype) == (weight, width)
+
+
 @pytest.mark.parametrize("name", ["mixt", "mixde", "Mixed"])
 def test_unknown_name_suggests_the_nearest(name):
     with pytest.raises(RecipeError, match=rf"'{name}'.*Did you mean 'mixed'\?"):
