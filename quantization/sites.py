@@ -7,7 +7,7 @@ fake-quantize (reference inference and training), or emit ``quantized_decomposed
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from enum import Enum
 
 import torch
@@ -197,3 +197,10 @@ def set_mode(model: nn.Module, mode: Mode) -> None:
         conv.mode = mode
         if mode is Mode.EXPORT:
             conv.set_scales(conv.scales)  # training may have moved the weights since the scales were fixed
+
+
+def keep_widths(model: nn.Module, widths: Collection[str]) -> None:
+    """Let every site of another width than ``widths`` pass in float, for a runtime without kernels for it."""
+    for _, site in named_sites(model):
+        if site.active and site.dtype not in widths:
+            site.dtype, site.params = "float", None

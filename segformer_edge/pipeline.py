@@ -100,6 +100,7 @@ def _export(
             weights=str(weights),
             config=config,
             encodings=str(folder.path / "encodings.json"),
+            widths=target.widths,
             size=size,
             output=options.output,
             stem=str(scratch / target.name / "model"),

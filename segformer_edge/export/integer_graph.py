@@ -8,48 +8,27 @@ operator whose operands and result do not share one width stays in float. Operat
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from segformer_edge.errors import ArtifactError
+from segformer_edge.export.tflite_graph import (
+    TYPES,
+    Constant,
+    axis_after_reshape,
+    drop_unused,
+    parameters_of,
+    quantization,
+    read_model,
+    shape_of,
+    type_and_step,
+    write_model,
+)
 
 _OP = schema.BuiltinOperator
-_TYPES = {
-    schema.TensorType.FLOAT32: np.float32,
-    schema.TensorType.INT8: np.int8,
-    schema.TensorType.INT16: np.int16,
-    schema.TensorType.INT32: np.int32,
-    schema.TensorType.INT64: np.int64,
-    schema.TensorType.UINT8: np.uint8,
-}
 _VIEWS = (_OP.RESHAPE, _OP.TRANSPOSE, _OP.PAD, _OP.SLICE, _OP.RESIZE_BILINEAR)
 _CONVOLUTIONS = (_OP.CONV_2D, _OP.DEPTHWISE_CONV_2D)
-
-
-@dataclass(frozen=True)
-class _Constant:
-    """A tensor known now: its values, and for integers their parameters and the axis of per-channel scales."""
-
-    values: np.ndarray
-    scales: np.ndarray | None = None
-    zero_points: np.ndarray | None = None
-    axis: int = 0
-
-    def dequantized(self) -> np.ndarray:
-        """The real numbers."""
-        if self.scales is None or self.zero_points is None:
-            return self.values
-        shape = [1] * self.values.ndim
-        shape[self.axis] = -1
-        scales = self.scales.reshape(shape) if self.scales.size > 1 else self.scales
-        zeros = self.zero_points.reshape(shape) if self.scales.size > 1 else self.zero_points
-        return ((self.values.astype(np.float32) - zeros) * scales).astype(np.float32)
 
 
 class _Rewriter:
@@ -76,44 +55,40 @@ class _Rewriter:
 
     # -- constants
 
-    def constant(self, t: int) -> _Constant | None:
+    def constant(self, t: int) -> Constant | None:
         """The value of tensor ``t``, or None where it depends on the image."""
         tensor = self.tensors[t]
         data = self.model.buffers[tensor.buffer].data
         if data is not None and len(data):
-            array = np.frombuffer(bytes(data), _TYPES[tensor.type]).reshape(_shape(tensor))
-            return _Constant(array, *_parameters(tensor))
+            array = np.frombuffer(bytes(data), TYPES[tensor.type]).reshape(shape_of(tensor))
+            return Constant(array, *parameters_of(tensor))
         op = self.producer.get(t)
         if op is None or self.code(op) not in (_OP.QUANTIZE, _OP.DEQUANTIZE, _OP.TRANSPOSE, _OP.RESHAPE):
             return None
         source = self.constant(int(op.inputs[0]))
         return None if source is None else self._folded(op, source, tensor)
 
-    def _folded(self, op: Any, source: _Constant, tensor: Any) -> _Constant:
+    def _folded(self, op: Any, source: Constant, tensor: Any) -> Constant:
         code = self.code(op)
         if code == _OP.TRANSPOSE:
             order = self.constant(int(op.inputs[1]))
             assert order is not None
             axis = order.values.tolist().index(source.axis)
-            return _Constant(source.values.transpose(order.values), source.scales, source.zero_points, axis)
+            return Constant(source.values.transpose(order.values), source.scales, source.zero_points, axis)
         if code == _OP.RESHAPE:
-            axis = _axis_after_reshape(source, _shape(tensor))
-            return _Constant(source.values.reshape(_shape(tensor)), source.scales, source.zero_points, axis)
+            axis = axis_after_reshape(source, shape_of(tensor))
+            return Constant(source.values.reshape(shape_of(tensor)), source.scales, source.zero_points, axis)
         if code == _OP.DEQUANTIZE:
             return source  # stays integer; ``dequantized`` gives the real numbers
-        scales, zeros, axis = _parameters(tensor)
+        scales, zeros, axis = parameters_of(tensor)
         assert scales is not None and zeros is not None
-        shape = [1] * source.values.ndim
-        shape[axis] = -1
-        shaped = scales.reshape(shape) if scales.size > 1 else scales
-        limits = np.iinfo(_TYPES[tensor.type])
-        raw = np.rint(source.dequantized() / shaped) + (zeros.reshape(shape) if zeros.size > 1 else zeros)
-        return _Constant(raw.clip(limits.min, limits.max).astype(_TYPES[tensor.type]), scales, zeros, axis)
+        return source.quantized(scales, zeros, axis, TYPES[tensor.type])
 
     def add_tensor(self, name: bytes, shape: Any, kind: int, parameters: Any, values: np.ndarray | None = None) -> int:
         """Append a tensor; returns its index."""
         tensor = schema.TensorT()
-        tensor.name, tensor.shape, tensor.type, tensor.quantization = name, np.asarray(shape, np.int32), kind, parameters
+        tensor.name, tensor.shape, tensor.type = name, np.asarray(shape, np.int32), kind
+        tensor.quantization = parameters
         tensor.hasRank, tensor.buffer = True, 0
         if values is not None:
             buffer = schema.BufferT()
@@ -123,12 +98,12 @@ class _Rewriter:
         self.tensors.append(tensor)
         return len(self.tensors) - 1
 
-    def add_constant(self, name: bytes, constant: _Constant) -> int:
+    def add_constant(self, name: bytes, constant: Constant) -> int:
         """A constant integer tensor with its parameters."""
-        kind = next(kind for kind, dtype in _TYPES.items() if dtype == constant.values.dtype)
+        kind = next(kind for kind, dtype in TYPES.items() if dtype == constant.values.dtype)
         parameters = None
         if constant.scales is not None and constant.zero_points is not None:
-            parameters = _quantization(constant.scales, constant.zero_points, constant.axis)
+            parameters = quantization(constant.scales, constant.zero_points, constant.axis)
         return self.add_tensor(name, constant.values.shape, kind, parameters, constant.values)
 
     # -- operators
@@ -148,7 +123,7 @@ class _Rewriter:
             return t
         constant = self.constant(t)
         if constant is not None:
-            return self.add_constant(self.tensors[t].name, _Constant(constant.dequantized()))
+            return self.add_constant(self.tensors[t].name, Constant(constant.dequantized()))
         self.floats.add(t)
         if t in self.integer:
             self._emit(_OP.DEQUANTIZE, [self.integer[t]], [t])
@@ -164,7 +139,7 @@ class _Rewriter:
                 found.append(self.wanted(int(reader.outputs[0])))
             else:
                 return None
-        if None in found or len({_key(tensor) for tensor in found}) != 1:
+        if None in found or len({type_and_step(tensor) for tensor in found}) != 1:
             return None
         return found[0]
 
@@ -203,7 +178,7 @@ class _Rewriter:
         current = self.integer.get(source)
         if current is None:
             self._keep(op, [self.in_float(source)], target)
-        elif _key(self.tensors[current]) == _key(self.tensors[target]):
+        elif type_and_step(self.tensors[current]) == type_and_step(self.tensors[target]):
             self.same[target] = current
         else:  # another width or step
             self._keep(op, [current], target)
@@ -253,7 +228,7 @@ class _Rewriter:
     def add_like(self, t: int, like: Any) -> int:
         """An integer tensor of the name and shape of ``t`` with the type and parameters of ``like``."""
         old = self.tensors[t]
-        return self.add_tensor(old.name, _shape(old), like.type, like.quantization)
+        return self.add_tensor(old.name, shape_of(old), like.type, like.quantization)
 
     def _bias(self, t: int, image: Any, weight: Any) -> int:
         """The bias in steps of input scale times weight scale: int32, or int64 where the input is int16."""
@@ -263,7 +238,7 @@ class _Rewriter:
         dtype = np.int64 if image.type == schema.TensorType.INT16 else np.int32
         limits = np.iinfo(np.int32)  # kernels for int64 biases want 32-bit values, too
         steps = np.rint(known.dequantized().astype(np.float64).ravel() / scales).clip(limits.min, limits.max)
-        bias = _Constant(steps.astype(dtype), scales.astype(np.float32), np.zeros(scales.size, np.int64))
+        bias = Constant(steps.astype(dtype), scales.astype(np.float32), np.zeros(scales.size, np.int64))
         return self.add_constant(self.tensors[t].name, bias)
 
     def _as_matmul(self, op: Any) -> None:
@@ -274,83 +249,12 @@ class _Rewriter:
         op.builtinOptions.adjY = True
 
 
-def _axis_after_reshape(constant: _Constant, shape: tuple[int, ...]) -> int:
-    """Where the axis of the scales is in ``shape``. Raises ArtifactError where a reshape takes it apart."""
-    if constant.scales is None or constant.scales.size == 1:
-        return 0
-    before = int(np.prod(constant.values.shape[: constant.axis]))
-    for axis, side in enumerate(shape):
-        if side == constant.values.shape[constant.axis] and int(np.prod(shape[:axis])) == before:
-            return axis
-    raise ArtifactError(f"A reshape to {shape} takes the channels of a weight apart.")
-
-
-def _shape(tensor: Any) -> tuple[int, ...]:
-    return () if tensor.shape is None else tuple(int(side) for side in tensor.shape)
-
-
-def _parameters(tensor: Any) -> tuple[np.ndarray | None, np.ndarray | None, int]:
-    q = tensor.quantization
-    if q is None or q.scale is None or not len(q.scale):
-        return None, None, 0
-    return np.asarray(q.scale, np.float32), np.asarray(q.zeroPoint, np.int64), int(q.quantizedDimension)
-
-
-def _quantization(scales: np.ndarray, zero_points: np.ndarray, axis: int) -> Any:
-    parameters = schema.QuantizationParametersT()
-    parameters.scale = np.asarray(scales, np.float32)
-    parameters.zeroPoint = np.asarray(zero_points, np.int64)
-    parameters.quantizedDimension = axis
-    return parameters
-
-
-def _key(tensor: Any) -> tuple[Any, ...]:
-    scales, zeros, _ = _parameters(tensor)
-    assert scales is not None and zeros is not None
-    return (tensor.type, float(scales[0]), int(zeros[0]))
-
-
-def _drop_unused(model: Any) -> None:
-    """Leave out tensors, buffers and operator codes that nothing refers to any more."""
-    graph = model.subgraphs[0]
-    used = sorted(
-        {int(t) for op in graph.operators for t in (*op.inputs, *op.outputs) if t >= 0}
-        | {int(t) for t in (*graph.inputs, *graph.outputs)}
-    )
-    place = {old: new for new, old in enumerate(used)} | {-1: -1}
-    for holder in (graph, *graph.operators):
-        holder.inputs = [place[int(t)] for t in holder.inputs]
-        holder.outputs = [place[int(t)] for t in holder.outputs]
-    for signature in model.signatureDefs or []:
-        for entry in (*signature.inputs, *signature.outputs):
-            entry.tensorIndex = place[entry.tensorIndex]
-    graph.tensors = [graph.tensors[t] for t in used]
-    empty = schema.BufferT()
-    buffers, moved = [empty], {}
-    for holder in (*graph.tensors, *(model.metadata or [])):
-        data = model.buffers[holder.buffer].data
-        if data is None or not len(data):
-            holder.buffer = 0
-            continue
-        if holder.buffer not in moved:
-            moved[holder.buffer] = len(buffers)
-            buffers.append(model.buffers[holder.buffer])
-        holder.buffer = moved[holder.buffer]
-    model.buffers = buffers
-    codes = sorted({op.opcodeIndex for op in graph.operators})
-    for op in graph.operators:
-        op.opcodeIndex = codes.index(op.opcodeIndex)
-    model.operatorCodes = [model.operatorCodes[index] for index in codes]
-
-
 def integer_graph(content: bytes) -> bytes:
     """The model ``content`` with integer operators wherever operands and result are quantized to one width.
 
     Convolutions take int8 weights in either width. Raises ArtifactError for a weight whose channels are taken apart.
     """
-    model = schema.ModelT.InitFromPackedBuf(bytearray(content), 0)
+    model = read_model(content)
     _Rewriter(model).run()
-    _drop_unused(model)
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    drop_unused(model)
+    return write_model(model)

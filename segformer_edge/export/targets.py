@@ -25,6 +25,8 @@ class Target:
     packages: tuple[str, ...]
     extra: str
     about: str
+    #: Integer widths of activations that it has kernels for; a site of another width runs in float there.
+    widths: tuple[str, ...] = ("int8",)
 
 
 TARGETS: dict[str, Target] = {
@@ -47,6 +49,7 @@ TARGETS: dict[str, Target] = {
             ("torch", "litert_torch", "ai_edge_litert"),
             "tflite",
             "Android, Raspberry Pi, Linux: .tflite, int8 in and out",
+            widths=("int8", "int16"),
         ),
         Target(
             "openvino",

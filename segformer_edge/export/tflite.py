@@ -12,8 +12,10 @@ from ai_edge_litert.interpreter import Interpreter
 from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
 from litert_torch.quantize.quant_config import QuantConfig
 
-from quantization.sites import Mode, set_mode
+from quantization.sites import Mode, named_sites, set_mode
 from segformer_edge.export.exporter import Exported, example_image, output_shape
+from segformer_edge.export.integer_graph import integer_graph
+from segformer_edge.jsonfile import write_bytes
 from segformer_edge.report.schema import Ops
 from segformer_edge.rewrite.graph import EdgeSegFormer
 from segformer_edge.runtime.metadata import InputSpec, OutputSpec
@@ -32,12 +34,29 @@ def _dtype(details: dict[str, Any]) -> str:
 
 
 def count_operators(path: Path) -> Ops:
-    """Operators of a ``.tflite`` file by what they compute in; quantize and dequantize are not counted."""
+    """Operators of a ``.tflite`` file by integer (int8 or int16) and float; quantize and dequantize are not counted."""
     interpreter = Interpreter(str(path))
     tensors = {details["index"]: details for details in interpreter.get_tensor_details()}
     operators = [op for op in interpreter._get_ops_details() if op["op_name"] not in (*_CONVERSIONS, _DELEGATE)]
-    int8 = sum(_dtype(tensors[op["outputs"][0]]) == "int8" for op in operators)
+    int8 = sum(_dtype(tensors[op["outputs"][0]]) != "float32" for op in operators)
     return Ops(total=len(operators), int8=int8, float=len(operators) - int8, delegated=None)
+
+
+def _quant_config(network: EdgeSegFormer) -> QuantConfig | None:
+    """For int8 alone, the converter's own pass from quantize/dequantize pairs to integer operators; it does not hold
+    for int16.
+
+    The quantizer is not run: its presence tells the converter that the graph is quantized statically.
+    """
+    if has_int16(network):
+        return None
+    static = PT2EQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True, is_dynamic=False))
+    return QuantConfig(pt2e_quantizer=static)
+
+
+def has_int16(network: EdgeSegFormer) -> bool:
+    """Whether any site is 16 bits wide."""
+    return any(site.dtype == "int16" for _, site in named_sites(network))
 
 
 class TFLiteExporter:
@@ -47,14 +66,13 @@ class TFLiteExporter:
         set_mode(network, Mode.EXPORT_FLOAT_WEIGHTS)
         logits = network.output_form == "logits"
         module = litert_torch.to_channel_last_io(network, args=[0], outputs=[0] if logits else None).eval()
-        # The quantizer is not run: its presence tells the converter that the graph is quantized statically, and so to
-        # fold quantize/dequantize pairs into integer operators.
-        static = PT2EQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True, is_dynamic=False))
         example = example_image(size).permute(0, 2, 3, 1).contiguous()
         with torch.no_grad():
-            model = litert_torch.convert(module, (example,), quant_config=QuantConfig(pt2e_quantizer=static))
+            model = litert_torch.convert(module, (example,), quant_config=_quant_config(network))
         path = stem.with_suffix(".tflite")
         model.export(str(path))
+        if has_int16(network):
+            write_bytes(path, integer_graph(path.read_bytes()))
         interpreter = Interpreter(str(path))
         taken, given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
         return Exported(

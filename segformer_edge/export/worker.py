@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from quantization.encodings import apply_encodings, load_encodings
+from quantization.sites import keep_widths
 from segformer_edge.export.exporter import Exported, Exporter
 from segformer_edge.jsonfile import write_json
 from segformer_edge.model.config import SegformerConfig
@@ -37,6 +38,8 @@ class Job:
     weights: str
     config: dict[str, Any]
     encodings: str
+    #: Widths the target has kernels for.
+    widths: tuple[str, ...]
     size: tuple[int, int]
     output: str
     stem: str
@@ -56,6 +59,7 @@ def load_network(job: Job) -> EdgeSegFormer:
     model.load_state_dict(load_file(job.weights))
     network = EdgeSegFormer(model.eval(), job.output)
     apply_encodings(network, load_encodings(Path(job.encodings)))
+    keep_widths(network, job.widths)
     return network
 
 
@@ -98,7 +102,7 @@ def main(path: str) -> None:
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(1)
     value = json.loads(Path(path).read_text(encoding="utf-8"))
-    run_job(Job(**{**value, "size": tuple(value["size"])}))
+    run_job(Job(**{**value, "size": tuple(value["size"]), "widths": tuple(value["widths"])}))
 
 
 if __name__ == "__main__":
