@@ -29,7 +29,7 @@ from segformer_edge.rewrite.graph import EdgeSegFormer
 
 Image = npt.NDArray[np.uint8]
 
-#: Images to compare on. For B0 at 256x256, one image through the 79 networks of recipe ``mixed`` takes one core some 8 s.
+#: Images to compare on. One image through the 79 networks of B0 at 256x256, recipe ``mixed``, takes one core some 8 s.
 IMAGES = 24
 #: Fewer than this many cannot be told from chance.
 _FEW = 4
