@@ -200,7 +200,14 @@ def set_mode(model: nn.Module, mode: Mode) -> None:
 
 
 def keep_widths(model: nn.Module, widths: Collection[str]) -> None:
-    """Let every site of another width than ``widths`` pass in float, for a runtime without kernels for it."""
-    for _, site in named_sites(model):
-        if site.active and site.dtype not in widths:
-            site.dtype, site.params = "float", None
+    """Let every site of another width than ``widths`` pass in float, for a runtime without kernels for it.
+
+    A convolution whose output is such a site computes in float as a whole.
+    """
+    dropped = {site for _, site in named_sites(model) if site.active and site.dtype not in widths}
+    for site in dropped:
+        site.dtype, site.params = "float", None
+    for _, conv in named_weights(model):
+        if conv.output in dropped:
+            conv.weight_dtype = "float"
+            conv.set_scales(None)

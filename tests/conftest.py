@@ -167,6 +167,12 @@ def labels_run(run_quantize: Callable[..., Run], tiny_weights: Path) -> Run:
 
 
 @pytest.fixture(scope="session")
+def full_run(run_quantize: Callable[..., Run], tiny_weights: Path, tiny_dataset: str) -> Run:
+    """All four targets with the integer-only recipe."""
+    return run_quantize(tiny_weights, TINY_SIZE, recipe="full", dataset=open_dataset(tiny_dataset), max_drop=100.0)
+
+
+@pytest.fixture(scope="session")
 def b1_run(run_quantize: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory) -> Run:
     """All four targets from a B1 with random weights, in our own checkpoint format."""
     model = SegFormer(variant_config("b1", len(PALETTE), tuple(f"class {i}" for i in range(len(PALETTE))))).eval()

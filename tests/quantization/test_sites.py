@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import nn
 
-from quantization.params import params_from_range, weight_scales
+from quantization.params import ActivationParams, fake_quantize, params_from_range, weight_scales
 from quantization.recipe import Recipe, apply_recipe
-from quantization.sites import Mode, QuantConv2d, Site, named_sites, named_weights, set_mode
+from quantization.sites import Mode, QuantConv2d, Site, keep_widths, named_sites, named_weights, set_mode
 
 #: Shared machines stall, and every run tries the same examples.
 relaxed = settings(deadline=None, derandomize=True, max_examples=60)
@@ -159,3 +159,17 @@ def test_sites_and_weights_are_found_by_path(net):
         "residual",
     ]
     assert [name for name, _ in named_weights(net)] == ["first", "second"]
+
+
+def test_a_runtime_without_a_width_computes_those_sites_in_float():
+    model = nn.Sequential(QuantConv2d("wide", nn.Conv2d(3, 4, 1)), Site("narrow"), Site("wide"))
+    for name, site in named_sites(model):
+        site.dtype = "int8" if name == "1" else "int16"
+        site.params = ActivationParams(site.dtype, 0.1, 0)
+    model[0].weight_dtype = "int8"
+    model[0].set_scales(weight_scales(model[0].weight))
+    set_mode(model, Mode.FAKE)
+    image = torch.randn(1, 3, 4, 4)
+    exact = F.conv2d(image, model[0].weight, model[0].bias)
+    keep_widths(model, ("int8",))
+    assert torch.equal(model(image), fake_quantize(exact, ActivationParams("int8", 0.1, 0)))
