@@ -27,7 +27,7 @@ def correct_biases(model: nn.Module, batches: Iterable[Tensor]) -> None:
         means[conv] = y.mean(dim=(0, 2, 3))
 
     def correct(conv: QuantConv2d, y: Tensor) -> Tensor | None:
-        if conv.bias is None:
+        if conv.bias is None or not conv.bias.requires_grad:  # a constant, such as a norm's epsilon
             return None
         shift = means[conv] - y.mean(dim=(0, 2, 3))
         conv.bias.add_(shift)
