@@ -50,7 +50,7 @@ def quantize(options: QuantizeOptions, tell: Progress | None = None) -> Report:
         encodings = folder.path / "encodings.json"
         save_encodings(encodings_of(network, recipe_name), encodings)
         # The references come first: unreadable labels are found before minutes go into exporting.
-        original = TorchSegmenter(loaded.model, preprocessing)
+        original = TorchSegmenter(prepared.reference.model, preprocessing)
         set_mode(network, Mode.FAKE)
         quantized = TorchSegmenter(network, preprocessing)
         scores: dict[str, EvaluationResult] = {}
@@ -74,7 +74,7 @@ def quantize(options: QuantizeOptions, tell: Progress | None = None) -> Report:
             size=size,
             output=options.output,
             seconds=time.perf_counter() - start,
-            reference=_reference(scores, options.dataset),
+            reference=_reference(scores, options.dataset, options.reference or options.weights),
             targets=tuple(reports),
             precision=Precision(activation_widths(network), weight_widths(network)),
         )
@@ -131,9 +131,9 @@ def _collect(
     return outcome
 
 
-def _reference(scores: Mapping[str, EvaluationResult], dataset: SegmentationDataset | None) -> Reference:
+def _reference(scores: Mapping[str, EvaluationResult], dataset: SegmentationDataset | None, weights: str) -> Reference:
     if dataset is None:
-        return Reference(None, None, None, None)
+        return Reference(None, None, None, None, weights=weights)
     fp32, int8 = scores["fp32"], scores["int8"]
     return Reference(
         fp32.miou,
@@ -142,6 +142,7 @@ def _reference(scores: Mapping[str, EvaluationResult], dataset: SegmentationData
         dataset.name,
         fp32.iou_by_name(dataset.class_names),
         int8.iou_by_name(dataset.class_names),
+        weights,
     )
 
 
@@ -149,7 +150,10 @@ def _notes(loaded: LoadedCheckpoint, options: QuantizeOptions, recipe: Recipe) -
     precision = f"Recipe {recipe.name}: {recipe.description}"
     if options.encodings is not None:
         precision = f"Encodings: {options.encodings}."
-    return [f"Weights: {loaded.source}, licence: {loaded.licence}.", precision]
+    notes = [f"Weights: {loaded.source}, licence: {loaded.licence}.", precision]
+    if options.reference is not None:
+        notes.append(f"Float32 means the weights {options.reference}.")
+    return notes
 
 
 def exit_code(reports: Sequence[TargetReport]) -> int:

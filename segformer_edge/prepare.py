@@ -41,6 +41,9 @@ class QuantizeOptions:
     weights: str = "demo"
     #: b0 to b5; None takes what the checkpoint is.
     variant: str | None = None
+    #: Float checkpoint that the files are held against; None takes ``weights``. For weights from quantization-aware
+    #: training it is what that started from.
+    reference: str | None = None
     #: (height, width); None takes the checkpoint's own, or 512x512.
     size: tuple[int, int] | None = None
     output: str = "logits"
@@ -61,6 +64,8 @@ class Prepared:
     """A checkpoint and the quantized reference made of it."""
 
     loaded: LoadedCheckpoint
+    #: The float checkpoint that the files are held against.
+    reference: LoadedCheckpoint
     network: EdgeSegFormer
     #: The recipe's name, or what the encodings say of it.
     recipe: str
@@ -164,8 +169,17 @@ def prepare(options: QuantizeOptions, recipe: Recipe, tell: Progress) -> Prepare
     loaded = load_checkpoint(options.weights, variant=options.variant)
     if options.dataset is not None:
         check_classes(options.weights, loaded.class_names, options.dataset)
+    reference = loaded
+    if options.reference is not None:
+        reference = load_checkpoint(options.reference)
+        if reference.config.num_classes != loaded.config.num_classes:
+            raise UsageError(
+                f"'{options.reference}' has {reference.config.num_classes} classes, "
+                f"'{options.weights}' {loaded.config.num_classes}.",
+                hint="--reference is the float checkpoint that these weights were trained from.",
+            )
     height, width = options.size or loaded.default_size
     preprocessing = Preprocessing(parse_size(f"{height}x{width}"))
     images, held = calibration_images(options, preprocessing.size, tell)
     network, recipe_name = quantized_network(loaded, options, recipe, images, preprocessing, tell)
-    return Prepared(loaded, network, recipe_name, preprocessing, images, held)
+    return Prepared(loaded, reference, network, recipe_name, preprocessing, images, held)

@@ -22,6 +22,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--model", choices=VARIANT_CHOICES, help="what the weights must be (default: what they are)")
     parser.add_argument("--weights", default="demo", metavar="W", help="demo, a folder, a file or a hub id")
+    parser.add_argument("--reference", metavar="W", help="float weights to compare with (default: the weights)")
     parser.add_argument("--size", metavar="HxW", help="network input, like 512 or 384x512 (default: the weights' own)")
     parser.add_argument("--output", choices=("logits", "labels"), default="logits", help="what the files give")
     parser.add_argument("--calibration", type=Path, metavar="DIR", help="images to calibrate on")
@@ -71,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 out=options.out,
                 weights=options.weights,
                 variant=options.model,
+                reference=options.reference,
                 size=size,
                 output=options.output,
                 calibration=options.calibration,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
+from segformer_edge.data.datasets import open_dataset
+from segformer_edge.errors import UsageError
 from segformer_edge.export.outdir import OutputFolder
+from segformer_edge.pipeline import quantize
 from segformer_edge.prepare import CALIBRATION_IMAGES, HELD_BACK, QuantizeOptions, calibration_images
 from segformer_edge.progress import Progress
 
@@ -65,3 +70,27 @@ def test_a_disk_with_less_than_needed_counts_as_full(tmp_path):
     with OutputFolder(tmp_path / "out") as folder:
         assert not folder.out_of_space()
         assert folder.out_of_space(needed=1 << 62)
+
+
+def test_files_are_held_against_the_reference_weights(run_quantize, tiny_weights, tiny_dataset, tmp_path):
+    """As after quantization-aware training: other weights are exported than those they are compared to."""
+    other = tmp_path / "other"
+    shutil.copytree(tiny_weights, other)
+    tensors = load_file(other / "model.safetensors")
+    tensors["decode_head.classifier.bias"][2] += 0.5
+    save_file(tensors, other / "model.safetensors", {"format": "pt"})
+    options = {"targets": "onnx", "dataset": open_dataset(tiny_dataset), "max_drop": 100.0}
+    against_itself = run_quantize(other, (64, 96), **options).report
+    against_start = run_quantize(other, (64, 96), reference=str(tiny_weights), **options).report
+    assert against_start.targets[0].miou == against_itself.targets[0].miou
+    assert against_start.reference.fp32_miou == 1.0 > against_itself.reference.fp32_miou
+    assert against_start.reference.weights == str(tiny_weights)
+
+
+def test_reference_weights_of_other_classes_are_refused(tiny_weights, calibration_folder, tmp_path):
+    options = QuantizeOptions(
+        tmp_path / "out", str(tiny_weights), reference="demo", size=(64, 96), calibration=calibration_folder
+    )
+    with pytest.raises(UsageError, match="8 classes"):
+        quantize(options)
+    assert not (tmp_path / "out").exists()

@@ -198,7 +198,7 @@ class _Rewriter:
         if code == _OP.FULLY_CONNECTED and self.constant(inputs[1]) is None:
             self._as_matmul(op)
             inputs = inputs[:2]
-        replaced = dict(zip(operands, integers, strict=True))
+        replaced = {t: integer for t, integer in zip(operands, integers, strict=True) if integer is not None}
         taken = [replaced.get(t, t) for t in inputs]
         if convolves and len(inputs) > 2 and inputs[2] >= 0:
             taken[2] = self._bias(inputs[2], self.tensors[taken[0]], self.tensors[taken[1]])

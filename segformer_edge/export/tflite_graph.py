@@ -38,10 +38,10 @@ class Constant:
         scales, zeros = (along_axis(each, self.values.ndim, self.axis) for each in (self.scales, self.zero_points))
         return ((self.values.astype(np.float32) - zeros) * scales).astype(np.float32)
 
-    def quantized(self, scales: np.ndarray, zero_points: np.ndarray, axis: int, dtype: type) -> Constant:
+    def quantized(self, scales: np.ndarray, zero_points: np.ndarray, axis: int, dtype: Any) -> Constant:
         """The nearest integers of type ``dtype`` to the real numbers."""
         steps, zeros = (along_axis(each, self.values.ndim, axis) for each in (scales, zero_points))
-        limits = np.iinfo(dtype)
+        limits: np.iinfo = np.iinfo(dtype)
         values = (np.rint(self.dequantized() / steps) + zeros).clip(limits.min, limits.max).astype(dtype)
         return Constant(values, scales, zero_points, axis)
 

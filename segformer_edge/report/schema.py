@@ -90,6 +90,8 @@ class Reference:
     #: As in TargetReport.
     fp32_per_class_iou: Mapping[str, float | None] | None = None
     int8_reference_per_class_iou: Mapping[str, float | None] | None = None
+    #: The float32 model's weights, which may be others than the exported ones.
+    weights: str | None = None
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,7 @@ class Report:
                 dataset=reference.optional("dataset", reference.text),
                 fp32_per_class_iou=_per_class(reference, "fp32_per_class_iou"),
                 int8_reference_per_class_iou=_per_class(reference, "int8_reference_per_class_iou"),
+                weights=reference.optional("weights", reference.text) if reference.has("weights") else None,
             ),
             targets=targets,
             precision=_precision(f),

@@ -45,6 +45,7 @@ def test_the_json_is_the_documented_one(report):
     ]  # fmt: skip
     assert list(value["reference"]) == [
         "fp32_miou", "int8_reference_miou", "images", "dataset", "fp32_per_class_iou", "int8_reference_per_class_iou",
+        "weights",
     ]  # fmt: skip
     target = value["targets"][0]
     assert list(target) == [
