@@ -28,6 +28,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--test", help="data set on which the written weights are scored at the end")
     parser.add_argument("--model", help="b0 to b5 (default: what --init is, else b0)")
     parser.add_argument("--init", help="checkpoint to start from: folder, file or hub id (default: random weights)")
+    parser.add_argument(
+        "--class-map", type=Path, metavar="FILE", help="CSV, TOML or JSON: the data sets' classes -> the trained ones"
+    )
     parser.add_argument("--steps", type=int, help="override the recipe's number of steps")
     parser.add_argument(
         "--size", help="HxW recorded as the weights' native size; with --qat also trained and scored at"

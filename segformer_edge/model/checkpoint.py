@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from segformer_edge.errors import CheckpointError, UsageError
 from segformer_edge.model.config import VARIANTS, SegformerConfig, variant_of
 from segformer_edge.model.description import Description, describe, generic_names
 from segformer_edge.model.inference import infer_config
+from segformer_edge.model.initialise import initialise
 from segformer_edge.model.keymaps import Layout, detect_layout, name_in_file, to_our_names
 from segformer_edge.model.segformer import SegFormer
 from segformer_edge.model.sources import Source, open_source
@@ -83,19 +84,32 @@ def load_checkpoint(
 
 
 def load_for_training(
-    source: str | Path, *, num_classes: int, class_names: tuple[str, ...] = (), variant: str | None = None
+    source: str | Path,
+    *,
+    num_classes: int,
+    class_names: tuple[str, ...] = (),
+    variant: str | None = None,
+    classifier_rows: Callable[[tuple[str, ...]], Mapping[int, Sequence[int]]] | None = None,
 ) -> LoadedCheckpoint:
     """Load ``source`` to be trained further, on a data set with ``num_classes`` classes.
 
     An ImageNet encoder gets a new decode head, and a classifier for another number of classes is replaced by a new one;
-    new weights are torch's default initialisation from its global random state. Everything else is checked as by
-    ``load_checkpoint``, with the same errors. ``class_names``, if given, replace the file's names and palette.
+    new weights are drawn as for training from nothing, from torch's global random state. Everything else is checked as
+    by ``load_checkpoint``, with the same errors. ``class_names``, if given, replace the file's names and palette.
+
+    ``classifier_rows`` makes of the file's class names a table: new class -> the file's classes whose rows of the
+    classifier it starts from (their mean); the other rows are new. Raises CheckpointError where there are no rows.
     """
     opened, layout, tensors = _open(source)
     description = describe(opened)
     has_head = any(key.startswith("decode_head.") for key in tensors)
     config = _config(opened, layout, tensors, description, variant, None if has_head else num_classes)
-    same = has_head and config.num_classes == num_classes
+    same = has_head and config.num_classes == num_classes and classifier_rows is None
+    rows: Mapping[int, Sequence[int]] = {}
+    if classifier_rows is not None:
+        if not has_head:
+            raise CheckpointError(f"'{opened.label}' is an encoder alone; there is no classifier to take rows from.")
+        rows = classifier_rows(config.class_names)
     if not same or class_names:
         class_names = class_names or generic_names(num_classes)
         config = replace(config, num_classes=num_classes, class_names=class_names)
@@ -105,11 +119,17 @@ def load_for_training(
         return _build(opened, layout, tensors, config, description)
     new = "decode_head.classifier." if has_head else "decode_head."
     kept = {key: value for key, value in tensors.items() if not key.startswith(new)}
+    model = SegFormer(config)
+    initialise(model)
     fresh = {
         key: value
-        for key, value in SegFormer(config).state_dict().items()
+        for key, value in model.state_dict().items()
         if key.startswith(new) and not key.endswith("num_batches_tracked")
     }
+    for leaf in ("weight", "bias"):
+        key = f"decode_head.classifier.{leaf}"
+        for row, sources in rows.items():
+            fresh[key][row] = tensors[key].float()[list(sources)].mean(dim=0)
     return _build(opened, layout, kept | fresh, config, description)
 
 

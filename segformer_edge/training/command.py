@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from segformer_edge.cli import parse_size
+from segformer_edge.data.class_map import ClassMap, load_class_map
 from segformer_edge.data.datasets import open_dataset
 from segformer_edge.data.sample import SegmentationDataset
 from segformer_edge.evaluation import check_classes
@@ -36,12 +37,18 @@ def train_command(options: argparse.Namespace) -> dict[str, Any] | None:
     keep_freed_memory()
     recipe = load_recipe(options.recipe or ("qat" if options.qat else "demo"), steps=options.steps)
     size = parse_size(options.size) if options.size else None
-    train_set = open_dataset(options.data)
-    val_set = None if options.val == "none" else open_dataset(options.val)
-    test_set = open_dataset(options.test) if options.test else None
+    class_map = load_class_map(options.class_map) if options.class_map else None
+
+    def opened(spec: str) -> SegmentationDataset:
+        dataset = open_dataset(spec)
+        return class_map.apply(dataset) if class_map else dataset
+
+    train_set = opened(options.data)
+    val_set = None if options.val == "none" else opened(options.val)
+    test_set = opened(options.test) if options.test else None
     if options.threads:
         torch.set_num_threads(options.threads)
-    model, licence, native_size = _starting_model(options, recipe, train_set)
+    model, licence, native_size = _starting_model(options, recipe, train_set, class_map)
     task: Task
     if options.qat:
         from segformer_edge.training.qat_command import finish, start
@@ -101,7 +108,7 @@ def _scores(
 
 
 def _starting_model(
-    options: argparse.Namespace, recipe: Recipe, data: SegmentationDataset
+    options: argparse.Namespace, recipe: Recipe, data: SegmentationDataset, class_map: ClassMap | None
 ) -> tuple[SegFormer, str, tuple[int, int]]:
     """The model to train, the licence its start weights bring along, and the (height, width) they are for."""
     torch.manual_seed(options.seed)
@@ -116,7 +123,11 @@ def _starting_model(
         check_classes(options.init, loaded.class_names, data)
     else:
         loaded = load_for_training(
-            options.init, num_classes=data.num_classes, class_names=data.class_names, variant=options.model
+            options.init,
+            num_classes=data.num_classes,
+            class_names=data.class_names,
+            variant=options.model,
+            classifier_rows=class_map.classifier_rows if class_map and class_map.init else None,
         )
     model = SegFormer(loaded.config, recipe.drop_path, recipe.dropout)
     model.load_state_dict(loaded.model.state_dict())

@@ -78,10 +78,16 @@ class _Run:
         optimizer = torch.optim.AdamW(task.groups(), betas=recipe.betas, fused=True)
         if state is not None:
             self._check_same(state)
-            for name in _COUNTERS:
-                setattr(self, name, state[name])
-            task.network.load_state_dict(state["network"])
-            optimizer.load_state_dict(state["optimizer"])
+            try:
+                for name in _COUNTERS:
+                    setattr(self, name, state[name])
+                task.network.load_state_dict(state["network"])
+                optimizer.load_state_dict(state["optimizer"])
+            except (KeyError, RuntimeError, ValueError) as error:
+                raise UsageError(
+                    f"The state in {out} is of another network ({type(error).__name__}).",
+                    hint="Resume with the version and the options that it was started with, or give another --out.",
+                ) from None
         self.average: AveragedModel | None = None
         if recipe.average_decay:
             averaging = get_ema_multi_avg_fn(recipe.average_decay)

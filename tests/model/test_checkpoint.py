@@ -12,6 +12,7 @@ import torch
 from segformer_edge.errors import CheckpointError
 from segformer_edge.model import sources
 from segformer_edge.model.checkpoint import load_checkpoint, load_for_training
+from segformer_edge.model.config import VARIANTS
 from segformer_edge.model.keymaps import LAYOUTS, ORIGINAL, detect_layout, name_in_file
 from segformer_edge.model.save import save_checkpoint
 from segformer_edge.model.segformer import SegFormer
@@ -233,6 +234,45 @@ def test_training_replaces_only_a_classifier_of_other_classes(state, saved):
     changed = load_for_training(path, num_classes=3)
     assert changed.model.decode_head.classifier.weight.shape == (3, 256, 1, 1)
     assert torch.equal(changed.model.decode_head.fuse.weight, state["decode_head.fuse.weight"])
+
+
+@pytest.mark.parametrize("variant", ["b0", "b1"])
+def test_training_starts_from_transformers_image_classifier(tmp_path, variant):
+    """nvidia/mit-b0's layout: an encoder with an ImageNet classifier and its 1000 names."""
+    import transformers
+
+    values = VARIANTS[variant]
+    config = transformers.SegformerConfig(
+        num_labels=1000, hidden_sizes=list(values["embed_dims"]), depths=list(values["depths"])
+    )
+    classifier = transformers.SegformerForImageClassification(config).eval()
+    classifier.save_pretrained(tmp_path)
+    loaded = load_for_training(tmp_path, num_classes=3, class_names=("a", "b", "c"), variant=variant)
+    assert (loaded.variant, loaded.config.num_classes, loaded.class_names) == (variant, 3, ("a", "b", "c"))
+    image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = classifier.segformer(image).last_hidden_state
+        assert (loaded.model.features(image)[-1] - expected).abs().max() < 1e-4
+        # Near-zero logits: the new head starts with the same loss for every class.
+        assert loaded.model(image).abs().max() < 1.0
+
+
+def test_classifier_rows_are_carried_over(state, saved):
+    path = saved(state)
+
+    def rows(names):
+        assert len(names) == CLASSES
+        return {0: [4], 2: [1, 3]}
+
+    loaded = load_for_training(path, num_classes=4, class_names=tuple("abcd"), classifier_rows=rows)
+    old, new = state["decode_head.classifier.weight"], loaded.model.decode_head.classifier
+    assert torch.equal(new.weight[0], old[4])
+    assert torch.equal(new.weight[2], (old[1] + old[3]) / 2)
+    assert torch.equal(new.bias[2], state["decode_head.classifier.bias"][[1, 3]].mean())
+    assert not any(torch.equal(new.weight[1], row) for row in old)
+    encoder = {key: value for key, value in state.items() if key.startswith("stages.")}
+    with pytest.raises(CheckpointError, match="no classifier"):
+        load_for_training(saved(encoder, "encoder.safetensors"), num_classes=4, classifier_rows=rows)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)

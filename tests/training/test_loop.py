@@ -14,6 +14,7 @@ import torch
 from segformer_edge.data.demo import DemoScenes
 from segformer_edge.data.scenes import DEVELOPMENT_SEEDS, TRAINING_SEEDS
 from segformer_edge.errors import CheckpointError, SegformerEdgeError, UsageError
+from segformer_edge.model.checkpoint import load_checkpoint
 from segformer_edge.model.config import variant_config
 from segformer_edge.model.initialise import initialise
 from segformer_edge.model.segformer import SegFormer
@@ -236,6 +237,23 @@ def test_command_survives_a_kill(tmp_path):
         assert header["format"] == "segformer_edge" and header["schema"] == "1" and header["model"] == "b0"
         assert json.loads(header["class_names"])[0] == "sky"
         assert all(file.get_tensor(key).dtype == torch.float16 for key in file.keys())  # noqa: SIM118
+
+
+def test_command_trains_and_scores_mapped_classes(tmp_path, capsys):
+    """Weights for merged classes, started from another checkpoint's rows: the table's classes are what is written."""
+    (tmp_path / "tiny.toml").write_text(RECIPE, encoding="utf-8")
+    table = tmp_path / "map.csv"
+    rows = ["sky,sky,sky", *(f"{name},land,{name}" for name in ("ground", "road", "water")), "building,ignore,"]
+    rows += [f"{name},thing,{name}" for name in ("tree", "vehicle", "person")]
+    table.write_text("\n".join(["source,target,init", *rows]))
+    out = tmp_path / "out"
+    command = ["--recipe", str(tmp_path / "tiny.toml"), "--data", "demo:calibration", "--val", "none", "--cpu"]
+    command += ["--steps", "1", "--init", "demo", "--class-map", str(table), "--out", str(out), "--json"]
+    assert main(command) == 0
+    written, start = load_checkpoint(out / "model.safetensors"), load_checkpoint("demo")
+    assert written.class_names == ("sky", "land", "thing")
+    old, new = start.model.decode_head.classifier.weight, written.model.decode_head.classifier.weight
+    assert (new[0] - old[0]).abs().max() < 0.01 and (new[1] - old[1:4].mean(0)).abs().max() < 0.01
 
 
 @pytest.mark.parametrize(
