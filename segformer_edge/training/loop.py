@@ -101,6 +101,8 @@ class _Run:
             batch_size=recipe.batch // self.accelerator.num_processes,
             num_workers=recipe.workers,
             worker_init_fn=_one_thread,
+            # A forked worker hangs where OpenCV already runs threads here, as after a calibration.
+            multiprocessing_context="spawn" if recipe.workers else None,
         )
         self.network, self.optimizer, self.loader = self.accelerator.prepare(task.network, optimizer, loader)
 
