@@ -1,1 +1,1 @@
-"""INT8 for PyTorch: sites, observers, fake-quantize, calibration, encodings and recipes. Imports torch only."""
+"""INT8 for PyTorch: sites, observers, calibration, encodings, recipes, training. Imports torch only."""
