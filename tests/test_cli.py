@@ -111,7 +111,8 @@ def python(code: str, **more) -> subprocess.Popen:
     [(signal.SIGINT, 130, "interr"), (signal.SIGTERM, 143, "term"), (signal.SIGHUP, 129, "term")],
 )
 def test_signals_end_with_one_line(number, code, word):
-    process = python("""
+    process = python(
+        """
         import sys, time
         from segformer_edge.cli import run
         def command(argv):
@@ -120,7 +121,9 @@ def test_signals_end_with_one_line(number, code, word):
             finally:
                 print("cleaned", flush=True)
         sys.exit(run(command))
-    """)
+        """,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # under nohup, children ignore SIGHUP
+    )
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
     out, err = process.communicate(timeout=20)
