@@ -14,6 +14,7 @@ from quantization.sites import named_sites
 from segformer_edge.export.targets import CPU_TARGETS
 from segformer_edge.model.checkpoint import load_checkpoint
 from segformer_edge.rewrite.graph import EdgeSegFormer
+from segformer_edge.runtime import Segmenter
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,22 @@ def interpreter(full_run):
 def test_every_target_takes_the_recipe(full_run):
     assert [entry.status for entry in full_run.report.targets] == ["ok"] * len(CPU_TARGETS)
     for entry in full_run.report.targets:
-        assert entry.agreement_int8 > 0.95, entry.target
+        assert entry.agreement_int8 > 0.97, entry.target
+
+
+def logit_error(run, image: np.ndarray) -> float:
+    """Distance of the file's logits from the quantized reference's, as a share of how much these vary.
+
+    Unlike a share of equal labels it does not hang on near ties, of which random weights have many.
+    """
+    reference = run.quantized.logits(image)
+    return float(
+        np.sqrt(np.mean((Segmenter.load(run.file("tflite")).logits(image) - reference) ** 2)) / reference.std()
+    )
+
+
+def test_the_logits_are_the_references(full_run):
+    assert max(logit_error(full_run, image) for image in full_run.images) < 0.08
 
 
 def test_no_tensor_is_float(interpreter):
@@ -65,7 +81,7 @@ def test_reference_kernels_and_optimised_kernels_agree(full_run, interpreter):
             each.invoke()
             answers.append(each.get_tensor(given["index"]).astype(int))
         difference = np.abs(answers[0] - answers[1])
-        assert difference.mean() < 3 and difference.max() < 24 < np.ptp(answers[0])
+        assert difference.mean() < 2 and difference.max() < 16 < np.ptp(answers[0])
 
 
 def test_integer_sites_cover_the_network(full_run):
@@ -87,7 +103,8 @@ def test_one_site_class_may_return_to_float(run_quantize, tiny_weights, tmp_path
     changed.write_text("\n".join(lines))
     run = run_quantize(tiny_weights, (64, 64), targets="tflite", recipe=str(changed))
     report = run.report_of("tflite")
-    assert report.status == "ok" and report.agreement_int8 > 0.93
+    assert report.status == "ok"
+    assert max(logit_error(run, image) for image in run.images) < 0.08
     assert 0 < report.ops.float < report.ops.int8
 
 
