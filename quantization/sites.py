@@ -43,6 +43,11 @@ class Mode(Enum):
         """Whether operators for a converter are emitted."""
         return self in (Mode.EXPORT, Mode.EXPORT_FLOAT_WEIGHTS)
 
+    @property
+    def emulates(self) -> bool:
+        """Whether sites compute with fixed parameters, or emit them."""
+        return self.exports or self is Mode.FAKE
+
 
 class Site(nn.Module):
     """One activation tensor. ``role`` is its class (``"fc1"``, ``"norm"``), which recipes speak of.
@@ -170,8 +175,10 @@ class QuantConv2d(nn.Conv2d):
             integer = ops.quantize_per_channel(self.weight, *self._arguments())
         return ops.dequantize_per_channel(integer, *self._arguments())
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.conv2d(x, self.quantized_weight(), self.bias, self.stride, self.padding, groups=self.groups)
+    def forward(self, x: Tensor, padding: tuple[int, int] | None = None) -> Tensor:
+        """``padding`` in place of the convolution's own is for a part of its input whose edge is not the edge."""
+        padding = self.padding if padding is None else padding
+        x = F.conv2d(x, self.quantized_weight(), self.bias, self.stride, padding, groups=self.groups)
         return self.output(x)
 
 

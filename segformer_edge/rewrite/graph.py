@@ -2,6 +2,8 @@
 
 Every linear layer is a 1x1 convolution on the feature map, so channels stay the last axis of memory in the runtimes'
 own NHWC layout and no transpose is needed but around the heads of the attention. All tensors are ``(B, C, H, W)``.
+Maps are passed on as bands of rows; the order of the operators is the order in which they run on the device, and with
+it what is alive at the same time.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from segformer_edge.model.segformer import (
     Stage,
 )
 from segformer_edge.rewrite import FoldedHead, RmsNorm, rewrite_exactly
+from segformer_edge.rewrite.tiling import RowBands, Rows, Tiling, convolve_rows, split, upsample_rows
 
 #: Softmax lies in [0, 1]; every runtime's int8 softmax kernel asks for exactly these parameters.
 SOFTMAX_PARAMS = (1.0 / 256.0, -128)
@@ -82,12 +85,16 @@ class Embedding(nn.Module):
         self.norm = Norm(norm, "embedding_norm")
         self.affine = QuantConv2d.from_linear("embedding_affine", affine)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.affine(self.norm(self.proj(x)))
+    def rows(self, x: RowBands, start: int, stop: int) -> Tensor:
+        """Rows [start, stop) of the embedding of ``x``."""
+        return self.affine(self.norm(convolve_rows(self.proj, x.rows, x.height, start, stop)))
 
 
 class Attention(nn.Module):
-    """Efficient self-attention on a normalised feature map; products are 3-D bmm over ``B * heads``."""
+    """Efficient self-attention on a normalised feature map; products are 3-D bmm over ``B * heads``.
+
+    Called with a band of queries, against the ``keys_values`` of the whole map.
+    """
 
     def __init__(self, attention: EfficientSelfAttention) -> None:
         super().__init__()
@@ -116,12 +123,21 @@ class Attention(nn.Module):
         """Behind a view, integer kernels find their operand's parameters only if these are repeated."""
         return site(x) if self.scores.active else x
 
-    def forward(self, x: Tensor) -> Tensor:
-        batch, dim, height, width = x.shape
-        source = x if self.reduction is None else self.reduction_norm(self.reduction(x))
-        query = self._again(self.query.output, self._heads(self.query(x)))
+    def keys_values(self, rows: Rows, height: int, bands: int) -> tuple[Tensor, Tensor]:
+        """Keys ``(B*heads, C/heads, N)`` and values ``(B*heads, N, C/heads)`` of a map of ``height`` rows."""
+        if self.reduction is None:
+            source = rows(0, height)
+        else:
+            ratio = self.reduction.stride[0]
+            parts = [self.reduction(rows(a * ratio, b * ratio)) for a, b in split(height // ratio, bands)]
+            reduced = RowBands(parts, self.reduction.output)
+            source = self.reduction_norm(reduced.rows(0, reduced.height))
         key = self._again(self.key.output, self._heads(self.key(source)).permute(0, 2, 1))
-        value = self._again(self.value.output, self._heads(self.value(source)))
+        return key, self._again(self.value.output, self._heads(self.value(source)))
+
+    def forward(self, x: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        batch, dim, height, width = x.shape
+        query = self._again(self.query.output, self._heads(self.query(x)))
         scores = self.softmax_input(self.scores(torch.bmm(self.query_operand(query), self.key_operand(key))))
         context = torch.bmm(self.probabilities(scores.softmax(dim=-1)), self.value_operand(value))
         context = self._again(self.context, self.weighted(context))
@@ -131,7 +147,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Mix-FFN."""
+    """Mix-FFN, with a halo of one row around a band."""
 
     def __init__(self, ffn: MixFFN) -> None:
         super().__init__()
@@ -140,65 +156,107 @@ class FeedForward(nn.Module):
         self.activation = Site("gelu")
         self.fc2 = QuantConv2d.from_linear("fc2", ffn.fc2)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.activation(F.gelu(self.depthwise(self.fc1(x)))))
+    def rows(self, rows: Rows, height: int, start: int, stop: int) -> Tensor:
+        """Rows [start, stop) of the output for a map of ``height`` rows."""
+        hidden = convolve_rows(self.depthwise, lambda a, b: self.fc1(rows(a, b)), height, start, stop)
+        return self.fc2(self.activation(F.gelu(hidden)))
 
 
 class EdgeBlock(nn.Module):
     """One transformer block on a centred residual stream."""
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: Block, recompute_norm: bool = False) -> None:
         super().__init__()
+        self.recompute_norm = recompute_norm
         self.norm1, self.norm2 = Norm(block.norm1, "norm"), Norm(block.norm2, "norm")
         self.attention = Attention(block.attention)
         self.ffn = FeedForward(block.ffn)
         self.branch1, self.branch2 = Site("residual_branch"), Site("residual_branch")
         self.residual1, self.residual2 = Site("residual"), Site("residual")
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.residual1(x + self.branch1(self.attention(self.norm1(x))))
-        return self.residual2(x + self.branch2(self.ffn(self.norm2(x))))
+    def _attended(self, x: RowBands) -> RowBands:
+        bands, parts = len(x.parts), []
+        if self.recompute_norm and bands > 1:
+            stream = x
+
+            def rows(start: int, stop: int) -> Tensor:
+                return self.norm1(stream.rows(start, stop))
+        else:
+            rows = x.map(self.norm1, self.norm1.output).rows
+        key, value = self.attention.keys_values(rows, x.height, bands)
+        for (start, stop), part in x:
+            branch = self.branch1(self.attention(rows(start, stop), key, value))
+            parts.append(self.residual1(part + branch))
+        return RowBands(parts, self.residual1)
+
+    def forward(self, x: RowBands) -> RowBands:
+        x = self._attended(x)
+        parts = []
+        for (start, stop), part in x:
+            branch = self.ffn.rows(lambda a, b: self.norm2(x.rows(a, b)), x.height, start, stop)
+            parts.append(self.residual2(part + self.branch2(branch)))
+        return RowBands(parts, self.residual2)
 
 
 class EdgeStage(nn.Module):
-    """Patch embedding, blocks and the stage norm, whose output is the stage's feature map."""
+    """Patch embedding, blocks and the stage norm, whose output is the stage's feature map; a stream of ``bands``."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, bands: int = 1, recompute_norm: bool = False) -> None:
         super().__init__()
+        self.bands = bands
         self.embedding = Embedding(stage.patch_embedding)
         self.start = Site("residual")
-        self.blocks = nn.ModuleList(EdgeBlock(block) for block in stage.blocks)
+        self.blocks = nn.ModuleList(EdgeBlock(block, recompute_norm) for block in stage.blocks)
         self.norm = Norm(stage.norm, "feature")
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.start(self.embedding(x))
+    def forward(self, x: RowBands) -> RowBands:
+        height = x.height // self.embedding.proj.stride[0]
+        ranges = split(height, self.bands)
+        x = RowBands([self.start(self.embedding.rows(x, a, b)) for a, b in ranges], self.start)
         for block in self.blocks:
             x = block(x)
-        return self.norm(x)
+        return x.map(self.norm, self.norm.output)
 
 
 class Head(nn.Module):
-    """The folded head: project at native resolution, upsample, add, ReLU, classify."""
+    """The folded head: project at native resolution, upsample, add, ReLU, classify; in ``bands``."""
 
-    def __init__(self, head: FoldedHead) -> None:
+    def __init__(self, head: FoldedHead, bands: int = 1) -> None:
         super().__init__()
+        self.bands = bands
         self.projections = nn.ModuleList(QuantConv2d.from_linear("head_projection", p) for p in head.projections)
         #: One for every sum but the last, which the ReLU follows.
         self.sums = nn.ModuleList(Site("head_sum") for _ in head.projections[2:])
         self.fused = Site("head_fused")
         self.classifier = QuantConv2d("classifier", head.classifier)
 
-    def forward(self, features: list[Tensor]) -> Tensor:
-        size = features[0].shape[2:]
-        total = self.projections[0](features[0])
-        for i, (projection, feature) in enumerate(zip(self.projections[1:], features[1:], strict=True)):
-            upsampled = F.interpolate(projection(feature), size=size, mode="bilinear", align_corners=False)
-            if self.fused.active and self.sums[0].active:
-                upsampled = projection.output(upsampled)  # integer resizing keeps its input's parameters
-            total = total + upsampled
-            if i < len(self.sums):
-                total = self.sums[i](total)
-        return self.classifier(self.fused(F.relu(total)))
+    def waiting(self, index: int, feature: RowBands) -> RowBands:
+        """What is kept of stage ``index``'s feature map until the head runs: its projection where that is no larger."""
+        projection = self.projections[index]
+        if index and projection.out_channels <= projection.in_channels:
+            return feature.map(projection, projection.output)
+        return feature
+
+    def _upsampled(self, index: int, feature: RowBands, scale: int, start: int, stop: int) -> Tensor:
+        projection = self.projections[index]
+
+        def rows(first: int, last: int) -> Tensor:
+            x = feature.rows(first, last)
+            return x if feature.site is projection.output else projection(x)
+
+        integer = self.fused.active and self.sums[0].active
+        return upsample_rows(rows, feature.height, scale, start, stop, projection.output if integer else None)
+
+    def forward(self, features: list[RowBands]) -> Iterator[Tensor]:
+        """The logits, band by band; ``features`` are what was ``waiting``."""
+        height = features[0].height
+        for start, stop in split(height, self.bands):
+            total = self.projections[0](features[0].rows(start, stop))
+            for i, feature in enumerate(features[1:]):
+                total = total + self._upsampled(i + 1, feature, height // feature.height, start, stop)
+                if i < len(self.sums):
+                    total = self.sums[i](total)
+            yield self.classifier(self.fused(F.relu(total)))
 
 
 class EdgeSegFormer(nn.Module):
@@ -208,16 +266,19 @@ class EdgeSegFormer(nn.Module):
     or an image whose sides are not multiples of 32.
     """
 
-    def __init__(self, model: SegFormer, output: str = "logits") -> None:
+    def __init__(self, model: SegFormer, output: str = "logits", tiling: Tiling | None = None) -> None:
         super().__init__()
         if output not in ("logits", "labels"):
             raise UsageError(f"The output form is 'logits' or 'labels'; got '{output}'.")
-        folded = rewrite_exactly(model)
+        folded, tiling = rewrite_exactly(model), tiling or Tiling()
         self.config = model.config
         self.output_form = output
         self.image = Site("image")
-        self.stages = nn.ModuleList(EdgeStage(stage) for stage in folded.stages)
-        self.decode_head = Head(folded.decode_head)
+        self.stages = nn.ModuleList(
+            EdgeStage(stage, bands, tiling.recompute_norm)
+            for stage, bands in zip(folded.stages, tiling.stages, strict=True)
+        )
+        self.decode_head = Head(folded.decode_head, tiling.head)
         self.eval()
 
     def forward(self, image: Tensor) -> Tensor:
@@ -225,9 +286,16 @@ class EdgeSegFormer(nn.Module):
             raise UsageError(
                 f"The input is {image.shape[2]}x{image.shape[3]}; both sides must be multiples of {STRIDE}."
             )
-        x, features = self.image(image), []
-        for stage in self.stages:
+        x, waiting = RowBands([self.image(image)], self.image), []
+        for index, stage in enumerate(self.stages):
             x = stage(x)
-            features.append(x)
-        logits = self.decode_head(features)
-        return logits if self.output_form == "logits" else logits.argmax(dim=1).to(torch.uint8)
+            waiting.append(self.decode_head.waiting(index, x))
+        bands = self.decode_head(waiting)
+        if self.output_form == "labels":
+            bands = (logits.argmax(dim=1).to(torch.uint8) for logits in bands)
+        parts = list(bands)
+        if len(parts) == 1:
+            return parts[0]
+        if self.output_form == "labels":
+            return torch.cat(parts, dim=1)
+        return RowBands(parts, self.decode_head.classifier.output).rows(0, image.shape[2] // 4)

@@ -1,0 +1,135 @@
+"""Exact rewrite 4: the network by bands of rows. A tile computes with the parameters of the whole, so with its bits.
+
+The residual stream of a stage is held as bands, never as one tensor: attention takes one band of queries at a time
+against the keys and values of the whole map, the Mix-FFN one band with a halo of one row, and the head one band through
+to its logits or labels. A band is dead once its successor exists, so the peak is the stream and the feature maps that
+wait for the head, plus one band's work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from quantization.sites import QuantConv2d, Site
+from segformer_edge.errors import UsageError
+
+#: Rows [start, stop) of a map.
+Rows = Callable[[int, int], Tensor]
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How many bands each stage's residual stream and the head are cut into; 1 is untiled. Raises UsageError below 1.
+
+    A count above a map's rows means one row a band. ``recompute_norm``: a band is normalised once for the keys and
+    again for its queries, so that the normalised map never exists as a whole.
+    """
+
+    stages: tuple[int, ...] = (1, 1, 1, 1)
+    head: int = 1
+    recompute_norm: bool = False
+
+    def __post_init__(self) -> None:
+        if min(*self.stages, self.head) < 1:
+            raise UsageError(f"A tiling has at least one band everywhere; got {self.stages} and {self.head}.")
+
+    @property
+    def untiled(self) -> bool:
+        """Whether nothing is cut."""
+        return max(*self.stages, self.head) == 1
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Tiling:
+        """The inverse of ``dataclasses.asdict`` after a trip through JSON."""
+        return cls(**{**value, "stages": tuple(value["stages"])})
+
+
+def split(rows: int, bands: int) -> list[tuple[int, int]]:
+    """At most ``bands`` ranges [start, stop) that cover ``rows``, of one height but for a smaller last one."""
+    height = -(-rows // min(bands, rows))
+    return [(start, min(start + height, rows)) for start in range(0, rows, height)]
+
+
+class RowBands:
+    """A map ``(B, C, H, W)`` as bands of rows from top to bottom, which came out of ``site``."""
+
+    def __init__(self, parts: Sequence[Tensor], site: Site) -> None:
+        self.parts, self.site = list(parts), site
+        self.ranges: list[tuple[int, int]] = []
+        for part in self.parts:
+            start = self.ranges[-1][1] if self.ranges else 0
+            self.ranges.append((start, start + part.shape[2]))
+
+    @property
+    def height(self) -> int:
+        """Rows of the whole map."""
+        return self.ranges[-1][1]
+
+    def __iter__(self) -> Iterator[tuple[tuple[int, int], Tensor]]:
+        return zip(self.ranges, self.parts, strict=True)
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Rows [start, stop) as one tensor ``(B, C, stop - start, W)``, cut out of the bands they lie in."""
+        pieces = [
+            cut(part, max(start, first) - first, min(stop, last) - first, self.site)
+            for (first, last), part in self
+            if first < stop and start < last
+        ]
+        return pieces[0] if len(pieces) == 1 else behind_view(self.site, torch.cat(pieces, dim=2))
+
+    def map(self, function: Callable[[Tensor], Tensor], site: Site) -> RowBands:
+        """The same bands with ``function`` applied, which gives the same rows at ``site``."""
+        return RowBands([function(part) for part in self.parts], site)
+
+
+def behind_view(site: Site, x: Tensor) -> Tensor:
+    """``x``, a view of what came out of ``site``: integer kernels find its parameters only if they are repeated.
+
+    Quantizing what is already quantized so changes nothing.
+    """
+    return site(x) if site.active and site.mode.emulates else x
+
+
+def cut(x: Tensor, start: int, stop: int, site: Site) -> Tensor:
+    """Rows [start, stop) of ``x``, itself where that is all of it."""
+    if (start, stop) == (0, x.shape[2]):
+        return x
+    return behind_view(site, x[:, :, start:stop])
+
+
+def convolve_rows(conv: QuantConv2d, rows: Rows, height: int, start: int, stop: int) -> Tensor:
+    """Rows [start, stop) of ``conv``'s output on a map of ``height`` rows, from ``rows(a, b)`` of its input.
+
+    Rows of padding exist only at the map's edges. There the convolution pads both ends, as its operator must, and the
+    row too many is cut off again.
+    """
+    kernel, stride, padding = conv.kernel_size[0], conv.stride[0], conv.padding[0]
+    low, high = start * stride - padding, (stop - 1) * stride - padding + kernel
+    taken = rows(max(low, 0), min(high, height))
+    if low >= 0 and high <= height:
+        return conv(taken, padding=(0, conv.padding[1]))
+    y = conv(taken)
+    # Only a stride of 1 reaches below the map; its first row is then one of the padding's.
+    first = start if low < 0 else padding
+    return cut(y, first, first + stop - start, conv.output)
+
+
+def upsample_rows(rows: Rows, height: int, scale: int, start: int, stop: int, site: Site | None) -> Tensor:
+    """Rows [start, stop) of a map of ``height`` rows after bilinear upsampling by ``scale`` (half-pixel centres).
+
+    ``site`` is the map's own where the resizing is integer, which keeps its input's parameters; None in float.
+    """
+    first = max(0, (2 * start + 1 - scale) // (2 * scale))
+    last = min(height, (2 * stop - 1 - scale) // (2 * scale) + 2)
+    x = rows(first, last)
+    size = (x.shape[2] * scale, x.shape[3] * scale)
+    y = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    if site is None:
+        return y if y.shape[2] == stop - start else y[:, :, start - first * scale : stop - first * scale]
+    return cut(behind_view(site, y), start - first * scale, stop - first * scale, site)
