@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field, replace
 
 KINDS = ("input", "output", "constant", "intermediate")
@@ -145,14 +145,19 @@ def tensor_bytes(shape: Iterable[int], dtype: str) -> int:
 
 
 def with_in_place(
-    graph: MemoryGraph, views: Iterable[str], overwriting: Iterable[str], *, single_reader: bool = False
+    graph: MemoryGraph,
+    views: Iterable[str],
+    overwriting: Iterable[str],
+    *,
+    only: Container[str] | None = None,
+    single_reader: bool = False,
 ) -> MemoryGraph:
     """``graph`` with the aliases a runtime makes: operators of the types ``views`` show their first input's memory,
     ``overwriting`` ones write over an input that is not read again.
 
     Either is done only inside one area, between tensors of equal bytes, and never for constants, inputs and outputs
-    of the network. ``single_reader``: overwriting asks for exactly one reader of the input and one of the result, as
-    XNNPACK does.
+    of the network. ``only`` names the operators that were seen to do it. ``single_reader``: overwriting asks for
+    exactly one reader of the input and one of the result, as XNNPACK does.
     """
     views, overwriting = frozenset(views), frozenset(overwriting)
     tensors = list(graph.tensors)
@@ -166,6 +171,8 @@ def with_in_place(
     for i, operator in enumerate(graph.operators):
         view = operator.type in views
         if not (view or operator.type in overwriting) or len(operator.outputs) != 1:
+            continue
+        if only is not None and operator.name not in only:
             continue
         out = operator.outputs[0]
         for t in operator.inputs[:1] if view else operator.inputs:

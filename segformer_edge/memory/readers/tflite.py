@@ -67,8 +67,8 @@ def read_tflite(path: Path, *, threads: int = 1, delegate: bool = True, on: str 
     for i, (name, _, _) in enumerate(answer["default"]["operators"][: len(builder.operators)]):
         builder.operators[i] = replace(builder.operators[i], type=name, name=f"{name} {i}")
     graph = builder.build(holds_inputs=True)
-    setups = [name for name in ("plain", "default") if name in answer]
-    arenas = {name: _arena(graph, answer[name]["tensors"]) for name in setups}
+    setups: list[str] = [name for name in ("plain", "default") if name in answer]
+    arenas: dict[str, _Arena] = {name: _arena(graph, answer[name]["tensors"]) for name in setups}
     chosen = "default" if delegate or "plain" not in arenas else "plain"
     delegated = _delegated(graph, answer[chosen]["operators"])
     shown = _placed(graph, arenas[chosen], delegated)
