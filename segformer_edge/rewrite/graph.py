@@ -8,6 +8,8 @@ it what is alive at the same time.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,6 +26,7 @@ from segformer_edge.model.segformer import (
     Stage,
 )
 from segformer_edge.rewrite import FoldedHead, RmsNorm, rewrite_exactly
+from segformer_edge.rewrite.space_to_depth import ImageBlocks, block_convolution
 from segformer_edge.rewrite.tiling import RowBands, Rows, Tiling, convolve_rows, split, upsample_rows
 
 #: Softmax lies in [0, 1]; every runtime's int8 softmax kernel asks for exactly these parameters.
@@ -85,7 +88,12 @@ class Embedding(nn.Module):
         self.norm = Norm(norm, "embedding_norm")
         self.affine = QuantConv2d.from_linear("embedding_affine", affine)
 
-    def rows(self, x: RowBands, start: int, stop: int) -> Tensor:
+    def height(self, x: RowBands | ImageBlocks) -> int:
+        """Rows of the embedding of ``x``."""
+        conv = self.proj
+        return (x.height + 2 * conv.padding[0] - conv.kernel_size[0]) // conv.stride[0] + 1
+
+    def rows(self, x: RowBands | ImageBlocks, start: int, stop: int) -> Tensor:
         """Rows [start, stop) of the embedding of ``x``."""
         return self.affine(self.norm(convolve_rows(self.proj, x.rows, x.height, start, stop)))
 
@@ -209,13 +217,12 @@ class EdgeStage(nn.Module):
         self.blocks = nn.ModuleList(EdgeBlock(block, recompute_norm) for block in stage.blocks)
         self.norm = Norm(stage.norm, "feature")
 
-    def forward(self, x: RowBands) -> RowBands:
-        height = x.height // self.embedding.proj.stride[0]
-        ranges = split(height, self.bands)
-        x = RowBands([self.start(self.embedding.rows(x, a, b)) for a, b in ranges], self.start)
+    def forward(self, x: RowBands | ImageBlocks) -> RowBands:
+        ranges = split(self.embedding.height(x), self.bands)
+        stream = RowBands([self.start(self.embedding.rows(x, a, b)) for a, b in ranges], self.start)
         for block in self.blocks:
-            x = block(x)
-        return x.map(self.norm, self.norm.output)
+            stream = block(stream)
+        return stream.map(self.norm, self.norm.output)
 
 
 class Head(nn.Module):
@@ -273,6 +280,7 @@ class EdgeSegFormer(nn.Module):
         folded, tiling = rewrite_exactly(model), tiling or Tiling()
         self.config = model.config
         self.output_form = output
+        self.channels_last = False
         self.image = Site("image")
         self.stages = nn.ModuleList(
             EdgeStage(stage, bands, tiling.recompute_norm)
@@ -281,12 +289,21 @@ class EdgeSegFormer(nn.Module):
         self.decode_head = Head(folded.decode_head, tiling.head)
         self.eval()
 
+    def take_channels_last(self) -> EdgeSegFormer:
+        """Take the image as ``(B, H, W, 3)`` from now on, through a space-to-depth; call it after encodings are set."""
+        if not self.channels_last:
+            self.stages[0].embedding.proj = block_convolution(self.stages[0].embedding.proj)
+            self.channels_last = True
+        return self
+
     def forward(self, image: Tensor) -> Tensor:
-        if image.shape[2] % STRIDE or image.shape[3] % STRIDE:
-            raise UsageError(
-                f"The input is {image.shape[2]}x{image.shape[3]}; both sides must be multiples of {STRIDE}."
-            )
-        x, waiting = RowBands([self.image(image)], self.image), []
+        height, width = image.shape[1:3] if self.channels_last else image.shape[2:]
+        if height % STRIDE or width % STRIDE:
+            raise UsageError(f"The input is {height}x{width}; both sides must be multiples of {STRIDE}.")
+        image = self.image(image)
+        x: RowBands | ImageBlocks
+        x = ImageBlocks(image, self.image) if self.channels_last else RowBands([image], self.image)
+        waiting = []
         for index, stage in enumerate(self.stages):
             x = stage(x)
             waiting.append(self.decode_head.waiting(index, x))
@@ -298,4 +315,4 @@ class EdgeSegFormer(nn.Module):
             return parts[0]
         if self.output_form == "labels":
             return torch.cat(parts, dim=1)
-        return RowBands(parts, self.decode_head.classifier.output).rows(0, image.shape[2] // 4)
+        return RowBands(parts, self.decode_head.classifier.output).rows(0, height // 4)
