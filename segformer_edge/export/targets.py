@@ -46,7 +46,7 @@ TARGETS: dict[str, Target] = {
             "tflite",
             "segformer_edge.export.tflite:TFLiteExporter",
             "mixed",
-            ("torch", "litert_torch", "ai_edge_litert"),
+            ("torch", "ai_edge_litert", "flatbuffers"),
             "tflite",
             "Android, Raspberry Pi, Linux: .tflite, int8 in and out",
             widths=("int8", "int16"),

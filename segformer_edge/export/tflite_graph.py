@@ -1,136 +1,159 @@
-"""The tensors and constants of a ``.tflite`` graph, through the object form of its flatbuffer schema."""
+"""A LiteRT graph before it is a file: operators in the order in which they run, over tensors with shape, element type,
+quantization and, for constants, values.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
-import flatbuffers
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
+import numpy.typing as npt
 
 from segformer_edge.errors import ArtifactError
 
-#: NumPy's names of the element types that occur here.
-TYPES = {
-    schema.TensorType.FLOAT32: np.float32,
-    schema.TensorType.INT8: np.int8,
-    schema.TensorType.INT16: np.int16,
-    schema.TensorType.INT32: np.int32,
-    schema.TensorType.INT64: np.int64,
-    schema.TensorType.UINT8: np.uint8,
-}
+#: Integers that quantized tensors may hold.
+WIDTHS = ("int8", "int16")
 
 
 @dataclass(frozen=True)
-class Constant:
-    """A tensor known now: its values, and for integers their parameters and the axis of per-channel scales."""
+class Quantization:
+    """``real = scale * (integer - zero_point)``: one pair, or one per channel along ``axis``."""
 
-    values: np.ndarray
-    scales: np.ndarray | None = None
-    zero_points: np.ndarray | None = None
+    scale: tuple[float, ...]
+    zero_point: tuple[int, ...]
     axis: int = 0
 
-    def dequantized(self) -> np.ndarray:
-        """The real numbers."""
-        if self.scales is None or self.zero_points is None:
+    def __post_init__(self) -> None:
+        if not self.scale or len(self.scale) != len(self.zero_point):
+            raise ValueError(f"{len(self.scale)} scales and {len(self.zero_point)} zero points.")
+
+    def along(self, rank: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """Scales and zero points, shaped to broadcast over a tensor of ``rank`` axes."""
+        shape = [-1 if i == self.axis else 1 for i in range(rank)] if len(self.scale) > 1 else []
+        return np.array(self.scale, np.float32).reshape(shape), np.array(self.zero_point, np.int64).reshape(shape)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the elements of a tensor are. Two quantized tensors of one kind may stand for each other."""
+
+    dtype: str
+    quantization: Quantization | None = None
+
+
+FLOAT = Kind("float32")
+
+
+@dataclass(eq=False)
+class Tensor:
+    """One tensor. ``shape`` is that of the file, so feature maps are ``(1, H, W, C)``."""
+
+    shape: tuple[int, ...]
+    kind: Kind = FLOAT
+    values: npt.NDArray[Any] | None = None
+    name: str = ""
+
+    @property
+    def dtype(self) -> str:
+        """NumPy's name of the element type."""
+        return self.kind.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def constant(self) -> bool:
+        """Whether the values are known now."""
+        return self.values is not None
+
+    def real(self) -> npt.NDArray[Any]:
+        """The numbers that a constant stands for."""
+        assert self.values is not None
+        if self.kind.quantization is None:
             return self.values
-        scales, zeros = (along_axis(each, self.values.ndim, self.axis) for each in (self.scales, self.zero_points))
-        return ((self.values.astype(np.float32) - zeros) * scales).astype(np.float32)
-
-    def quantized(self, scales: np.ndarray, zero_points: np.ndarray, axis: int, dtype: Any) -> Constant:
-        """The nearest integers of type ``dtype`` to the real numbers."""
-        steps, zeros = (along_axis(each, self.values.ndim, axis) for each in (scales, zero_points))
-        limits: np.iinfo = np.iinfo(dtype)
-        values = (np.rint(self.dequantized() / steps) + zeros).clip(limits.min, limits.max).astype(dtype)
-        return Constant(values, scales, zero_points, axis)
+        scale, zero_point = self.kind.quantization.along(self.values.ndim)
+        return ((self.values.astype(np.float32) - zero_point) * scale).astype(np.float32)
 
 
-def along_axis(values: np.ndarray, rank: int, axis: int) -> np.ndarray:
-    """One value, or one per channel, shaped to broadcast along ``axis`` of a tensor of ``rank`` axes."""
-    return values.reshape([-1 if i == axis else 1 for i in range(rank)]) if values.size > 1 else values
+def constant(values: npt.NDArray[Any], kind: Kind | None = None) -> Tensor:
+    """A tensor of known values; without ``kind`` they are not quantized."""
+    values = np.ascontiguousarray(values).reshape(np.shape(values))  # a scalar stays one
+    return Tensor(values.shape, kind or Kind(values.dtype.name), values)
 
 
-def axis_after_reshape(constant: Constant, shape: tuple[int, ...]) -> int:
-    """Where the axis of the scales is in ``shape``. Raises ArtifactError where a reshape takes it apart."""
-    if constant.scales is None or constant.scales.size == 1:
-        return 0
-    before = int(np.prod(constant.values.shape[: constant.axis]))
-    for axis, side in enumerate(shape):
-        if side == constant.values.shape[constant.axis] and int(np.prod(shape[:axis])) == before:
-            return axis
-    raise ArtifactError(f"A reshape to {shape} takes the channels of a weight apart.")
+def quantized(tensor: Tensor, kind: Kind) -> Tensor:
+    """The constant ``tensor`` in the nearest integers of ``kind``."""
+    assert kind.quantization is not None
+    real = tensor.real()
+    scale, zero_point = kind.quantization.along(real.ndim)
+    limits: np.iinfo = np.iinfo(kind.dtype)
+    integers = (np.rint(real / scale) + zero_point).clip(limits.min, limits.max)
+    return constant(integers.astype(kind.dtype), kind)
 
 
-def shape_of(tensor: Any) -> tuple[int, ...]:
-    """Sides of a tensor; a scalar has none."""
-    return () if tensor.shape is None else tuple(int(side) for side in tensor.shape)
+def transposed(tensor: Tensor, order: tuple[int, ...]) -> Tensor:
+    """The constant ``tensor`` with axis ``order[i]`` as axis ``i``; scales per channel go with their axis."""
+    assert tensor.values is not None
+    q = tensor.kind.quantization
+    if q is not None and len(q.scale) > 1:
+        q = Quantization(q.scale, q.zero_point, order.index(q.axis))
+    return constant(tensor.values.transpose(order), Kind(tensor.dtype, q))
 
 
-def parameters_of(tensor: Any) -> tuple[np.ndarray | None, np.ndarray | None, int]:
-    """Scales, zero points and their axis; None for a tensor that is not quantized."""
-    q = tensor.quantization
-    if q is None or q.scale is None or not len(q.scale):
-        return None, None, 0
-    return np.asarray(q.scale, np.float32), np.asarray(q.zeroPoint, np.int64), int(q.quantizedDimension)
+@dataclass(eq=False)
+class Operator:
+    """One operator. ``code`` is its name in LiteRT's schema, ``options`` the fields of its options there."""
+
+    code: str
+    inputs: tuple[Tensor | None, ...]
+    output: Tensor
+    options: dict[str, Any] = field(default_factory=dict)
+    #: Module of the network that it comes from.
+    where: str = ""
 
 
-def quantization(scales: np.ndarray, zero_points: np.ndarray, axis: int) -> Any:
-    """The inverse of ``parameters_of``."""
-    parameters = schema.QuantizationParametersT()
-    parameters.scale = np.asarray(scales, np.float32)
-    parameters.zeroPoint = np.asarray(zero_points, np.int64)
-    parameters.quantizedDimension = axis
-    return parameters
+@dataclass(eq=False)
+class EmittedGraph:
+    """Operators in the order in which they run, all of which the outputs need."""
+
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    operators: list[Operator]
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Every tensor once, in the order of first use."""
+        seen: set[Tensor] = set()
+        groups = [self.inputs, *((*op.inputs, op.output) for op in self.operators), self.outputs]
+        for tensor in (tensor for group in groups for tensor in group):
+            if tensor is not None and tensor not in seen:
+                seen.add(tensor)
+                yield tensor
+
+    @property
+    def has_int16(self) -> bool:
+        """Whether any tensor is 16 bits wide."""
+        return any(tensor.dtype == "int16" for tensor in self.tensors())
 
 
-def type_and_step(tensor: Any) -> tuple[Any, ...]:
-    """What two per-tensor quantized tensors share if one may stand for the other."""
-    scales, zeros, _ = parameters_of(tensor)
-    assert scales is not None and zeros is not None
-    return (tensor.type, float(scales[0]), int(zeros[0]))
+def without_unused(graph: EmittedGraph) -> EmittedGraph:
+    """``graph`` without the operators whose results nothing reads."""
+    needed, kept = set(graph.outputs), []
+    for op in reversed(graph.operators):
+        if op.output in needed:
+            kept.append(op)
+            needed.update(tensor for tensor in op.inputs if tensor is not None)
+    return EmittedGraph(graph.inputs, graph.outputs, kept[::-1])
 
 
-def drop_unused(model: Any) -> None:
-    """Leave out tensors, buffers and operator codes that nothing refers to any more."""
-    graph = model.subgraphs[0]
-    used = sorted(
-        {int(t) for op in graph.operators for t in (*op.inputs, *op.outputs) if t >= 0}
-        | {int(t) for t in (*graph.inputs, *graph.outputs)}
-    )
-    place = {old: new for new, old in enumerate(used)} | {-1: -1}
-    for holder in (graph, *graph.operators):
-        holder.inputs = [place[int(t)] for t in holder.inputs]
-        holder.outputs = [place[int(t)] for t in holder.outputs]
-    for signature in model.signatureDefs or []:
-        for entry in (*signature.inputs, *signature.outputs):
-            entry.tensorIndex = place[entry.tensorIndex]
-    graph.tensors = [graph.tensors[t] for t in used]
-    empty = schema.BufferT()
-    buffers, moved = [empty], {}
-    for holder in (*graph.tensors, *(model.metadata or [])):
-        data = model.buffers[holder.buffer].data
-        if data is None or not len(data):
-            holder.buffer = 0
-            continue
-        if holder.buffer not in moved:
-            moved[holder.buffer] = len(buffers)
-            buffers.append(model.buffers[holder.buffer])
-        holder.buffer = moved[holder.buffer]
-    model.buffers = buffers
-    codes = sorted({op.opcodeIndex for op in graph.operators})
-    for op in graph.operators:
-        op.opcodeIndex = codes.index(op.opcodeIndex)
-    model.operatorCodes = [model.operatorCodes[index] for index in codes]
-
-
-def read_model(content: bytes) -> Any:
-    """The object form of a ``.tflite`` file."""
-    return schema.ModelT.InitFromPackedBuf(bytearray(content), 0)
-
-
-def write_model(model: Any) -> bytes:
-    """The file of a model in object form."""
-    builder = flatbuffers.Builder(1 << 20)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+def per_tensor(scale: float, zero_point: int, dtype: str) -> Kind:
+    """Integers of type ``dtype`` with one scale and zero point. Raises ArtifactError where LiteRT has no kernels."""
+    if dtype not in WIDTHS:
+        raise ArtifactError(f"Activations are quantized to {' or '.join(WIDTHS)} in .tflite files; got {dtype}.")
+    if dtype == "int16" and zero_point:
+        raise ArtifactError(f"The zero point of an int16 tensor is 0 in .tflite files; got {zero_point}.")
+    return Kind(dtype, Quantization((float(np.float32(scale)),), (int(zero_point),)))

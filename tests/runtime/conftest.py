@@ -45,9 +45,11 @@ def _executorch(net: torch.nn.Module, x: torch.Tensor, path: Path) -> None:
 
 
 def _tflite(net: torch.nn.Module, x: torch.Tensor, path: Path) -> None:
-    import litert_torch
+    from segformer_edge.export.tflite_emit import build_graph
+    from segformer_edge.export.tflite_write import tflite_bytes
 
-    litert_torch.convert(net, (x,)).export(str(path))
+    program = torch.export.export(net, (x,))
+    path.write_bytes(tflite_bytes(build_graph(program, image_channels_last=True, output_channels_last=True)))
 
 
 def _onnx(net: torch.nn.Module, x: torch.Tensor, path: Path) -> None:

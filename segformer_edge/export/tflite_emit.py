@@ -1,0 +1,116 @@
+"""From an exported torch program to a LiteRT graph, operator by operator in the program's order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+from torch.fx import Node
+
+from segformer_edge.errors import ArtifactError
+from segformer_edge.export.tflite_emitter import Emitter, Value, shape_of
+from segformer_edge.export.tflite_graph import FLOAT, WIDTHS, EmittedGraph, Tensor, constant, without_unused
+from segformer_edge.export.tflite_ops import HANDLERS
+from segformer_edge.export.tflite_views import CHANNELS_LAST, View, plain
+
+#: Widths for which LiteRT has integer kernels. Without GELU's XNNPACK takes the whole graph: it has no int8 GELU.
+KERNELS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D", "ADD", "MUL", "RSQRT", "SOFTMAX", "BATCH_MATMUL"), WIDTHS),
+    **dict.fromkeys(("RESIZE_BILINEAR", "RELU"), WIDTHS),
+    "ARG_MAX": ("int8",),
+}
+#: The same with the lookup table for GELU, for runtimes that compute without a delegate.
+KERNELS_WITH_GELU = {**KERNELS, "GELU": ("int8",)}
+
+
+def _constants(program: ExportedProgram) -> dict[str, torch.Tensor]:
+    """Parameters, buffers and lifted constants by the name of their placeholder."""
+    known = {**program.state_dict, **program.constants}
+    return {
+        spec.arg.name: known[spec.target]
+        for spec in program.graph_signature.input_specs
+        if spec.kind is not InputKind.USER_INPUT and spec.target is not None
+    }
+
+
+def _needed(program: ExportedProgram) -> set[Node]:
+    """The nodes that the outputs depend on."""
+    (last,) = (node for node in program.graph.nodes if node.op == "output")
+    found, open_ends = {last}, [last]
+    while open_ends:
+        for node in open_ends.pop().all_input_nodes:
+            if node not in found:
+                found.add(node)
+                open_ends.append(node)
+    return found
+
+
+def _module(node: Node) -> str:
+    """Path of the module that called ``node``."""
+    stack = node.meta.get("nn_module_stack")
+    return str(next(reversed(stack.values()))[0]) if stack else ""
+
+
+def _input(emitter: Emitter, node: Node, order: tuple[int, ...]) -> Tensor:
+    """What the file takes for ``node``: integers where the program quantizes it first."""
+    view = View(shape_of(node), order)
+    tensor = Tensor(view.stored, emitter.wanted(node) or FLOAT, name=str(node.target))
+    emitter.values[node] = Value(tensor, view)
+    return tensor
+
+
+def _output(emitter: Emitter, value: Value, order: tuple[int, ...]) -> Tensor:
+    tensor = emitter.tensor(value, order)
+    tensor.name = "output"
+    return tensor
+
+
+def _order(rank: int, channels_last: bool) -> tuple[int, ...]:
+    return CHANNELS_LAST if rank == len(CHANNELS_LAST) and not channels_last else plain(rank)
+
+
+def build_graph(
+    program: ExportedProgram,
+    kernels: dict[str, tuple[str, ...]] = KERNELS,
+    *,
+    image_channels_last: bool = False,
+    output_channels_last: bool = False,
+) -> EmittedGraph:
+    """The LiteRT graph of ``program``, whose sites and weights are in ``Mode.EXPORT``.
+
+    Inputs and outputs of rank 4 are feature maps ``(B, C, H, W)`` of the program and ``(B, H, W, C)`` of the graph,
+    unless the program has them channels last itself; others keep their shape. They are integer where the program
+    quantizes the input first or dequantizes the output last. Raises ArtifactError naming an operator that .tflite has
+    no counterpart of here, and the module it stands in.
+    """
+    emitter, constants, needed = Emitter(kernels), _constants(program), _needed(program)
+    inputs, outputs = [], []
+    for node in program.graph.nodes:
+        emitter.where = _module(node)
+        if node in emitter.values:
+            continue  # a ReLU that went into the operator before it
+        if node.op == "placeholder" and node.name in constants:
+            if node in needed:
+                tensor = constant(constants[node.name].detach().cpu().numpy())
+                emitter.values[node] = Value(tensor, View(tensor.shape, plain(len(tensor.shape))))
+        elif node.op == "placeholder":
+            inputs.append(_input(emitter, node, _order(node.meta["val"].ndim, image_channels_last)))
+        elif node.op == "output":
+            for result in node.args[0]:
+                value = emitter.values[result]
+                outputs.append(_output(emitter, value, _order(len(value.view.shape), output_channels_last)))
+        elif node in needed:
+            _handle(emitter, node)
+    return without_unused(EmittedGraph(inputs, outputs, emitter.operators))
+
+
+def _handle(emitter: Emitter, node: Node) -> None:
+    handler: Any = HANDLERS.get(node.target)
+    if handler is None:
+        raise ArtifactError(
+            f"No .tflite operator for '{node.target}' in module '{emitter.where}' (node '{node.name}').",
+            hint="The operators that have one are listed in segformer_edge/export/tflite_ops.py.",
+        )
+    handler(emitter, node)
