@@ -15,14 +15,15 @@ class Plan:
     """Memory that a runtime or an exporter has decided on.
 
     ``what`` names it ("TFLite arena"), ``source`` says where the figure comes from. ``bytes`` is null where the runtime
-    does not say. ``in_use``: whether an inference as profiled holds it; a plan of another configuration is shown for
-    comparison alone.
+    does not say, and ``weights`` the part of it that holds constants. ``in_use``: whether an inference as profiled
+    holds it; a plan of another configuration is shown for comparison alone.
     """
 
     what: str
     bytes: int | None
     source: str
     in_use: bool = True
+    weights: int = 0
     parts: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -132,6 +132,6 @@ def _plans(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any
     parts = {"weights": before, "activations": once - before, "held but not in use": held - once}
     pattern = {"for the pattern of the first run": later - held} if later > held else {}
     return (
-        Plan("onnxruntime's arena in the first run", held, source, parts=parts),
-        Plan("onnxruntime's arena from the second run on", later, source, parts={"as before": held, **pattern}),
+        Plan("onnxruntime's arena, first run", held, source, in_use=False, weights=before, parts=parts),
+        Plan("onnxruntime's arena, later runs", later, source, weights=before, parts={**parts, **pattern}),
     )
