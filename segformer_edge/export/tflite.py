@@ -32,8 +32,8 @@ def emitted(program: ExportedProgram) -> EmittedGraph:
     """The graph of ``program``: with LiteRT's table for GELU where nothing else computes in float, so that a file for
     devices without float has none, and else with GELU in float, as XNNPACK wants it to take all of a file.
     """
-    integer = build_graph(program, KERNELS_WITH_GELU)
-    return build_graph(program, KERNELS) if count_operators(integer).float else integer
+    integer = build_graph(program, KERNELS_WITH_GELU, image_channels_last=True)
+    return build_graph(program, KERNELS, image_channels_last=True) if count_operators(integer).float else integer
 
 
 def _quantization(tensor: Tensor) -> tuple[float | None, int | None]:
@@ -46,8 +46,9 @@ class TFLiteExporter:
 
     def export(self, network: EdgeSegFormer, size: tuple[int, int], stem: Path) -> Exported:
         set_mode(network, Mode.EXPORT)
+        example = example_image(size).permute(0, 2, 3, 1).contiguous()
         with torch.no_grad():
-            graph = emitted(torch.export.export(network, (example_image(size),)))
+            graph = emitted(torch.export.export(network.take_channels_last(), (example,)))
         path = stem.with_suffix(".tflite")
         write_bytes(path, tflite_bytes(graph))
         Interpreter(str(path)).allocate_tensors()  # what does not load raises here, not on the device

@@ -20,6 +20,7 @@ KERNELS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D", "ADD", "MUL", "RSQRT", "SOFTMAX", "BATCH_MATMUL"), WIDTHS),
     **dict.fromkeys(("RESIZE_BILINEAR", "RELU"), WIDTHS),
     "ARG_MAX": ("int8",),
+    "SPACE_TO_DEPTH": ("int8", "float32"),
 }
 #: The same with the lookup table for GELU, for runtimes that compute without a delegate.
 KERNELS_WITH_GELU = {**KERNELS, "GELU": ("int8",)}

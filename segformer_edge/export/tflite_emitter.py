@@ -28,7 +28,7 @@ from segformer_edge.export.tflite_graph import (
     quantized,
     transposed,
 )
-from segformer_edge.export.tflite_views import View, merged, plain
+from segformer_edge.export.tflite_views import View, block_of, merged, plain
 
 _ATEN = torch.ops.aten
 QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
@@ -215,6 +215,10 @@ class Emitter:
         if tensor.shape == value.view.stored:
             return Value(self.transposed(tensor, tuple(value.view.order.index(axis) for axis in order)), view)
         sides, permutation = merged(value.view, order)
+        block = block_of(tensor.shape, sides, permutation)
+        if block and not tensor.constant and tensor.dtype in self.kernels["SPACE_TO_DEPTH"]:
+            shape = (1, sides[0], sides[2], sides[1] * sides[3])
+            return Value(self.emit("SPACE_TO_DEPTH", [tensor], shape, tensor.kind, blockSize=block), view)
         return Value(self.transposed(self.stored(tensor, sides), permutation), view)
 
     def tensor(self, value: Value, order: tuple[int, ...]) -> Tensor:

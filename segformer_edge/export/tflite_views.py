@@ -113,3 +113,11 @@ def merged(view: View, order: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[i
     return tuple(prod(view.shape[axis] for axis in run) for run in in_source), tuple(
         in_source.index(run) for run in runs
     )
+
+
+def block_of(shape: tuple[int, ...], sides: tuple[int, ...], permutation: tuple[int, ...]) -> int:
+    """The block size where that transpose is a space-to-depth of an image of ``shape``; 0 where it is none."""
+    if len(shape) != 4 or shape[0] != 1 or permutation != (0, 2, 1, 3):
+        return 0
+    rows, block, columns, run = sides
+    return block if shape[1] == rows * block and shape[2] == columns * block and run == block * shape[3] else 0

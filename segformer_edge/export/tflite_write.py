@@ -39,6 +39,7 @@ _VERSIONS = {
     ("RSQRT", "int8"): 2,
     ("RSQRT", "int16"): 3,
     ("RELU", "int8"): 2,
+    ("SPACE_TO_DEPTH", "int8"): 2,
     ("GELU", "int8"): 2,
     ("TRANSPOSE", "int8"): 2,
     ("TRANSPOSE", "int16"): 4,
