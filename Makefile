@@ -6,10 +6,10 @@ STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo evidence evidence-arm test test-arm arm-setup lint format clean
+.PHONY: help setup demo evidence evidence-arm evidence-memory test test-arm arm-setup lint format clean
 
 help: ## show these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## create .venv and install everything (again only when pyproject.toml changed)
 
@@ -42,6 +42,14 @@ test-arm: arm-setup ## run the tests on emulated ARM CPUs
 evidence-arm: ON ?= cortex-a72,cortex-a76
 evidence-arm: arm-setup ## INT8 files on emulated ARM: FILES="a.tflite b.onnx" DATA=camvid:DIR:val [WEIGHTS=DIR] [ON=cortex-a72]
 	$(BIN)/python benchmarks/arm_agreement.py $(FILES) --data "$(DATA)" --on "$(ON)" $(if $(WEIGHTS),--weights "$(WEIGHTS)")
+
+# The exporters that only the default pipelines need.
+$(VENV)/.bench: $(STAMP)
+	$(BIN)/python -m pip install --progress-bar off -e '.[bench]'
+	@touch $@
+
+evidence-memory: $(VENV)/.bench ## peak memory, default pipelines against ours, into docs/: CAMVID=DIR CALIBRATION=DIR [ON=cortex-a72]
+	$(BIN)/python benchmarks/memory.py $(if $(CAMVID),--camvid "$(CAMVID)") $(if $(CALIBRATION),--calibration "$(CALIBRATION)") $(if $(ON),--on "$(ON)")
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .
