@@ -27,6 +27,20 @@ class Cpu:
 
 
 @dataclass(frozen=True)
+class Compiler:
+    """A C compiler that runs on the emulated CPU itself, as files of the sysroot.
+
+    Its parts are called one by one: the driver would start them by itself, which the host cannot run.
+    """
+
+    cc1: str
+    assembler: str
+    linker: str
+    #: What the driver would tell cc1 of the architecture.
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Architecture:
     """What fills one sysroot, and which CPUs it serves."""
 
@@ -46,6 +60,8 @@ class Architecture:
     #: Formats (segformer_edge.runtime.formats) with a runtime here.
     formats: tuple[str, ...]
     cpus: tuple[Cpu, ...]
+    #: Builds the allocator hook (segformer_edge.memory.hook_build).
+    compiler: Compiler
     #: Folders of shared libraries, in the sysroot, that its dynamic loader does not search by itself.
     library_folders: tuple[str, ...] = ()
 
@@ -58,6 +74,8 @@ def manylinux(machine: str, oldest: int = 17, newest: int = 36) -> tuple[str, ..
 #: What segformer_edge needs on every device: its own dependencies and theirs, pure Python.
 _DEVICE = {"rich": "", "markdown-it-py": "", "mdurl": "", "pygments": ""}
 _LITERT = {"ai-edge-litert": "", "backports.strenum": "", "tqdm": "", "typing_extensions": ""}
+#: cc1, and the assembler and linker for it: 14 MB, where gcc with all it depends on has 60.
+_COMPILER = ("cpp-12", "binutils")
 _ONNXRUNTIME = {"onnxruntime": "", "flatbuffers": "", "protobuf": "", "packaging": ""}
 
 AARCH64 = Architecture(
@@ -66,7 +84,7 @@ AARCH64 = Architecture(
     platforms=manylinux("aarch64"),
     qemu="qemu-aarch64-static",
     version=8,
-    debian_packages=("python3.11", "libstdc++6", "libgomp1", "libatomic1"),
+    debian_packages=("python3.11", "libstdc++6", "libgomp1", "libatomic1", *_COMPILER),
     wheels={"numpy": "", "opencv-python-headless": "", **_DEVICE, **_LITERT, **_ONNXRUNTIME},
     modules=("numpy", "cv2", "rich", "ai_edge_litert.interpreter", "onnxruntime"),
     formats=("tflite", "onnx"),
@@ -81,6 +99,11 @@ AARCH64 = Architecture(
             "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp",
         ),
     ),
+    compiler=Compiler(
+        cc1="usr/lib/gcc/aarch64-linux-gnu/12/cc1",
+        assembler="usr/bin/aarch64-linux-gnu-as",
+        linker="usr/bin/aarch64-linux-gnu-ld",
+    ),
 )
 
 #: 32-bit Raspberry Pi OS. There is no armv7 wheel of OpenCV, so it comes from Debian, as on such a board.
@@ -90,7 +113,7 @@ ARMV7 = Architecture(
     platforms=manylinux("armv7l"),
     qemu="qemu-arm-static",
     version=7,
-    debian_packages=("python3.11", "libstdc++6", "libatomic1", "python3-numpy", "python3-opencv"),
+    debian_packages=("python3.11", "libstdc++6", "libatomic1", "python3-numpy", "python3-opencv", *_COMPILER),
     wheels={**_DEVICE, "tflite-runtime": "2.14.0"},
     modules=("numpy", "cv2", "rich", "tflite_runtime.interpreter"),
     formats=("tflite",),
@@ -101,6 +124,12 @@ ARMV7 = Architecture(
             0x410FC075,
             "half thumb fastmult vfp edsp neon vfpv3 tls vfpv4 idiva idivt vfpd32 lpae evtstrm",
         ),
+    ),
+    compiler=Compiler(
+        cc1="usr/lib/gcc/arm-linux-gnueabihf/12/cc1",
+        assembler="usr/bin/arm-linux-gnueabihf-as",
+        linker="usr/bin/arm-linux-gnueabihf-ld",
+        options=("-march=armv7-a+fp", "-mfloat-abi=hard"),
     ),
     # Debian's alternatives system would link these into the usual folder; its scripts do not run here.
     library_folders=("usr/lib/arm-linux-gnueabihf/blas", "usr/lib/arm-linux-gnueabihf/lapack"),

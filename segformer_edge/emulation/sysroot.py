@@ -15,10 +15,11 @@ from typing import Any
 import segformer_edge
 from segformer_edge.emulation.architectures import PYTHON, SUITE, Architecture, Cpu, find_cpu
 from segformer_edge.emulation.errors import EmulationError, NotPreparedError
+from segformer_edge.errors import UsageError
 from segformer_edge.jsonfile import read_json
 
 #: Raise it when the layout of a sysroot changes: older ones are then built anew.
-LAYOUT = 1
+LAYOUT = 2
 MANIFEST = "sysroot.json"
 
 
@@ -48,11 +49,14 @@ class Sysroot:
         """What a program on ``cpu`` sees as /, where a file is there; else it sees the host's."""
         return self.folder / "cpus" / cpu.name
 
+    def program(self, cpu: Cpu, path: str, arguments: Sequence[str]) -> list[str]:
+        """The command line, for the host, that runs the program ``path`` of Debian's files on ``cpu``."""
+        return [str(self.qemu), "-cpu", cpu.qemu, "-L", str(self.root(cpu)), str(self.system / path), *arguments]
+
     def command(self, cpu: Cpu, arguments: Sequence[str]) -> list[str]:
         """The command line, for the host, that runs the sysroot's Python on ``cpu``."""
-        python = self.system / "usr/bin" / f"python{PYTHON}"
         # -P and -s: neither the current folder nor the user's own packages, which are the host's.
-        return [str(self.qemu), "-cpu", cpu.qemu, "-L", str(self.root(cpu)), str(python), "-P", "-s", *arguments]
+        return self.program(cpu, f"usr/bin/python{PYTHON}", ["-P", "-s", *arguments])
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """A program's whole environment: the host's could name libraries and Python packages of the wrong CPU."""
@@ -64,7 +68,7 @@ class Sysroot:
             "LANG": "C.UTF-8",
             "OMP_NUM_THREADS": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONPATH": os.pathsep.join([str(self.site), str(project_path(self.folder.parent))]),
+            "PYTHONPATH": os.pathsep.join([str(self.site), str(project_path())]),
             **({"LD_LIBRARY_PATH": os.pathsep.join(libraries)} if libraries else {}),
             **(more or {}),
         }
@@ -121,10 +125,19 @@ def contents_of(architecture: Architecture) -> dict[str, Any]:
     }
 
 
-def project_path(cache: Path) -> Path:
+def check_format(architecture: Architecture, file: Path, form: str) -> None:
+    """Raise UsageError where the format ``form`` of ``file`` has no runtime on ``architecture``."""
+    if form not in architecture.formats:
+        raise UsageError(
+            f"'{file.name}': {form} has no runtime on emulated {architecture.name}.",
+            hint=f"These have: {', '.join(architecture.formats)}.",
+        )
+
+
+def project_path() -> Path:
     """A folder with this segformer_edge alone in it, as a link: beside it may lie packages of the host's CPU."""
     package = Path(segformer_edge.__file__).parent.resolve()
-    folder = cache / "projects" / hashlib.sha256(os.fsencode(package)).hexdigest()[:16]
+    folder = cache_folder() / "projects" / hashlib.sha256(os.fsencode(package)).hexdigest()[:16]
     link = folder / package.name
     if not link.is_symlink():
         folder.mkdir(parents=True, exist_ok=True)

@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
+import platform
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from segformer_edge.memory.measurement import Measurement
+from segformer_edge.cli import did_you_mean
+from segformer_edge.emulation.sysroot import check_format, open_cpu, project_path
+from segformer_edge.errors import ArtifactError, SegformerEdgeError, UsageError
+from segformer_edge.memory.hook_build import HookError, emulated_hook, host_hook
+from segformer_edge.memory.measurement import BY_HOOK, BY_RESIDENT, Block, Measurement, Phase, Split
+from segformer_edge.memory.subjects import VARIANTS
+from segformer_edge.progress import Progress
+from segformer_edge.runtime.formats import Format, format_of
+
+_WORKER = "segformer_edge.memory.worker"
+
+
+class MeasurementError(SegformerEdgeError):
+    """The measured process ended unexpectedly or took too long."""
 
 
 def measure(
@@ -14,13 +35,114 @@ def measure(
     threads: int = 1,
     variant: str = "",
     timeout: float = 600.0,
+    tell: Progress | None = None,
 ) -> Measurement:
     """Load ``path`` in a process of its own, run it three times, and say what memory that took.
 
     ``on`` is "host" or a CPU of ``segformer_edge.emulation.architectures``. ``variant`` chooses another setup of the
     runtime: "no-delegate" for ``.tflite`` (built-in kernels in place of XNNPACK), "no-arena" for ``.onnx``. Any file of
-    a known format will do, with or without our sidecar; its inputs get random numbers. Raises UsageError for an unknown
-    CPU or variant, a format without a runtime there, or an emulated CPU that is not prepared; ArtifactError for a file
-    that its runtime refuses; MeasurementError where the process ends otherwise or takes longer than ``timeout`` s.
+    a known format will do, with or without our sidecar; its inputs get random numbers. Where the allocator hook cannot
+    be built on the host, resident memory is measured, ``tell`` warns, and ``kind`` says so.
+
+    Raises UsageError for an unknown CPU or variant, a format without a runtime there, or an emulated CPU that is not
+    prepared; ArtifactError for a file that its runtime refuses; MeasurementError where the process ends otherwise or
+    takes longer than ``timeout`` seconds.
     """
-    raise NotImplementedError
+    file, entry = Path(path).absolute(), format_of(Path(path))
+    entry.check(file)
+    if threads < 1:
+        raise UsageError(f"The number of threads is at least 1; got {threads}.")
+    if variant and VARIANTS.get(variant) != entry.name:
+        known = [name for name, form in VARIANTS.items() if form == entry.name]
+        hint = did_you_mean(variant, known) if known else "Leave it out."
+        raise UsageError(f"'{variant}' is no way to run {entry.suffix} files.", hint=hint)
+    arguments = [entry.name, variant, str(threads), str(file)]
+    if on == "host":
+        kind, command, environment = _on_host(arguments, threads, tell or Progress())
+        device = f"host {platform.machine()}"
+    else:
+        kind, command, environment = _on_cpu(on, entry, file, arguments)
+        device = f"emulated {on}"
+    answer = _answer_of(command, environment, file, device, timeout)
+    return _measurement(answer, file, entry, kind, device, threads)
+
+
+def _on_host(arguments: Sequence[str], threads: int, tell: Progress) -> tuple[str, list[str], dict[str, str]]:
+    folders = [str(project_path()), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": str(threads)}
+    kind = BY_HOOK
+    try:
+        library = str(host_hook())
+        environment |= {"LD_PRELOAD": " ".join(filter(None, [library, os.environ.get("LD_PRELOAD")]))}
+        environment |= {"PYTHONMALLOC": "malloc"}  # else Python's objects come in steps of its arenas
+    except HookError as error:
+        tell.warn(f"{error} Resident memory is measured instead, which cannot tell weights from activations.")
+        kind = BY_RESIDENT
+    how = "hook" if kind == BY_HOOK else "resident"
+    return kind, [sys.executable, "-m", _WORKER, how, *arguments], environment
+
+
+def _on_cpu(name: str, entry: Format, file: Path, arguments: Sequence[str]) -> tuple[str, list[str], dict[str, str]]:
+    sysroot, cpu = open_cpu(name)
+    check_format(sysroot.architecture, file, entry.name)
+    # QEMU is linked statically and passes the variables on: the library is loaded into the emulated program alone.
+    environment = {"LD_PRELOAD": str(emulated_hook(sysroot, cpu)), "PYTHONMALLOC": "malloc"}
+    return BY_HOOK, sysroot.command(cpu, ["-m", _WORKER, "hook", *arguments]), sysroot.environment(environment)
+
+
+def _answer_of(
+    command: Sequence[str], environment: Mapping[str, str], file: Path, device: str, timeout: float
+) -> dict[str, Any]:
+    try:
+        done = subprocess.run(
+            command, env=dict(environment), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            errors="replace", timeout=timeout,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise MeasurementError(
+            f"'{file.name}' on {device} took longer than {timeout:g} s.", hint="Try a smaller input size."
+        ) from error
+    lines = done.stdout.strip().splitlines()
+    if done.returncode or not lines:
+        words = [line.strip() for line in done.stderr.splitlines() if line.strip()][-2:]
+        code = done.returncode
+        ending = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        raise MeasurementError(
+            f"'{file.name}' on {device} ended with {ending}: {' '.join(words) or 'it said nothing'}",
+            hint="A damaged file can end its runtime. Export it again, or run it alone to see more.",
+        )
+    answer: dict[str, Any] = json.loads(lines[-1])
+    if "error" in answer:
+        kind = UsageError if answer["code"] == UsageError.exit_code else ArtifactError
+        raise kind(answer["error"], hint=answer["hint"])
+    return answer
+
+
+def _measurement(
+    answer: Mapping[str, Any], file: Path, entry: Format, kind: str, device: str, threads: int
+) -> Measurement:
+    files = [file, *(file.with_suffix(suffix) for suffix in entry.companions)]
+    load, run = (Split(**answer[name]) if name in answer else None for name in ("load_split", "run_split"))
+    phases = tuple(Phase(**phase) for phase in answer["phases"])
+    return Measurement(
+        file=str(file),
+        file_bytes=sum(each.stat().st_size for each in files if each.exists()),
+        format=entry.name,
+        runtime=answer["runtime"],
+        versions=answer["versions"],
+        device=device,
+        kind=kind,
+        threads=threads,
+        inputs=tuple((name, dtype, tuple(shape)) for name, dtype, shape in answer["inputs"]),
+        phases=phases,
+        peak_bytes=max(phase.peak for phase in phases),
+        inference_growth=max(load.growth, run.growth) if load and run else None,
+        load_growth=load.growth if load else None,
+        run_growth=run.growth if run else None,
+        run_split=run,
+        load_split=load,
+        mapped_bytes=answer["mapped"],
+        resident_bytes=answer["resident"],
+        arena_bytes=answer.get("arena"),
+        blocks=tuple(Block(**block) for block in answer.get("blocks", ())),
+    )

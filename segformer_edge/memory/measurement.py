@@ -9,7 +9,7 @@ BY_HOOK = "measured (allocator hook)"
 BY_RESIDENT = "measured (resident memory)"
 
 #: What a block of memory was taken for, in the order of ``Split``.
-ROLES = ("weights", "packed_weights", "activations", "runtime")
+ROLES = ("weights", "packed_weights", "activations", "runtime", "untouched")
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,19 @@ class Split:
 
     ``weights`` are copies of constants as the file holds them, ``packed_weights`` constants that the runtime reordered
     for its kernels, ``activations`` what inferences work in (workspace, arena, indirection buffers), ``runtime`` the
-    rest: graph, kernels, Python objects, blocks that loading frees again.
+    rest: graph, kernels, Python objects, blocks that loading frees again. ``untouched`` was mapped and never written:
+    addresses without memory behind them. How a block gets its role is said in ``segformer_edge.memory.roles``.
     """
 
     weights: int
     packed_weights: int
     activations: int
     runtime: int
+    untouched: int
 
     @property
     def growth(self) -> int:
-        """Without weights, packed or not."""
+        """Without weights, packed or not, and without what takes no memory."""
         return self.activations + self.runtime
 
 
@@ -82,7 +84,7 @@ class Measurement:
     threads: int
     #: Name, dtype and shape of each input.
     inputs: tuple[tuple[str, str, tuple[int, ...]], ...]
-    #: load, allocate, first run, later runs.
+    #: load, allocate, first run, second run, third run. The third gets another input than the first two.
     phases: tuple[Phase, ...]
     #: Highest heap of all phases over the state before loading: what must be free, besides resident file mappings.
     peak_bytes: int

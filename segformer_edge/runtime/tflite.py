@@ -12,15 +12,16 @@ from segformer_edge.errors import ArtifactError
 from segformer_edge.runtime.base import backend, cannot_load, check_batch, check_tensor
 from segformer_edge.runtime.metadata import ArtifactMetadata
 
-_PACKAGES = {"ai_edge_litert": "ai-edge-litert", "tflite_runtime": "tflite-runtime"}
+#: Module -> its package; the first that is installed runs a file.
+PACKAGES = {"ai_edge_litert": "ai-edge-litert", "tflite_runtime": "tflite-runtime"}
 
 
 class TFLiteRuntime:
     """A LiteRT interpreter with its default delegate (XNNPACK)."""
 
     def __init__(self, path: Path, metadata: ArtifactMetadata, threads: int = 1) -> None:
-        module: Any = backend([f"{name}.interpreter" for name in _PACKAGES], "runtime-tflite")
-        package = _PACKAGES[module.__name__.split(".")[0]]
+        module: Any = backend([f"{name}.interpreter" for name in PACKAGES], "runtime-tflite")
+        package = PACKAGES[module.__name__.split(".")[0]]
         self.versions = {package: version(package)}
         self._metadata = metadata
         try:

@@ -84,7 +84,7 @@ def test_the_program_sees_nothing_of_the_host(cache, monkeypatch):
     assert Path(site) == cache / "aarch64/site"
     assert os.listdir(project) == ["segformer_edge"]  # beside the package may lie the host's numpy
     assert (Path(project) / "segformer_edge/runtime/segmenter.py").exists()
-    assert project_path(cache) == Path(project)
+    assert project_path() == Path(project)
     command = sysroot.command(AARCH64.cpus[1], ["-m", "x"])
     assert command[0] == str(cache / "aarch64/qemu-aarch64-static") and command[-2:] == ["-m", "x"]
     assert command[command.index("-cpu") + 1] == "cortex-a72"

@@ -1,0 +1,124 @@
+"""What a block of heap is for, told from what can be observed: when it came, how, and whether inferences change it.
+
+Runtimes do not label their memory. These rules hold for blocks of 2 KiB and more; smaller ones are ``runtime``.
+
+1. Asked for while an inference ran: activations.
+2. Gone by the end though asked for at loading: runtime. It served to load.
+3. Its bytes differ after an inference with another input: activations. Mappings are not compared, since reading them
+   would touch them: those of loading are runtime (OpenVINO's code), less the pages that nobody touched.
+4. In a runtime with XNNPACK: each word in it is an address of live heap or an offset into a block. That is an
+   indirection buffer, so activations. XNNPACK sets them up for one input size, in the order of the graph, after all
+   weights are packed; so an aligned block that is younger than the first of them is a table for that size
+   (interpolation weights): activations.
+5. Three stretches of it stand in the file as they are: weights.
+6. Aligned by the caller (posix_memalign and relatives) and never changing: packed weights. XNNPACK, MLAS and oneDNN
+   align what their kernels read; graphs and tables of objects come from plain malloc.
+7. Else runtime.
+
+Checked by running one network at two input sizes: packed weights stay, activations follow the size
+(``tests/memory/test_measure.py``).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import zlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from segformer_edge.memory.measurement import ROLES, Split
+from segformer_edge.memory.meters import Live, touched
+
+MINIMUM = 2048
+_STRETCH = 256
+_WORD = np.dtype(f"u{ctypes.sizeof(ctypes.c_void_p)}")
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Role of every logged block that is live at the end, by its birth, and the bytes of it without memory behind."""
+
+    of: Mapping[int, str]
+    untouched: Mapping[int, int]
+    #: Phases in which inferences ran.
+    runs: Collection[int]
+
+    def role(self, block: Live) -> str:
+        """Of a block that is live at the end or was earlier."""
+        if block.size < MINIMUM:
+            return "runtime"
+        return self.of.get(block.born, "activations" if block.phase in self.runs else "runtime")
+
+    def split(self, heap: int, blocks: Iterable[Live]) -> Split:
+        """``heap`` bytes at the moment when ``blocks`` were live."""
+        sums = dict.fromkeys(ROLES, 0)
+        for block in blocks:
+            untouched = self.untouched.get(block.born, 0)
+            sums["untouched"] += untouched
+            sums[self.role(block)] += block.size - untouched
+        sums["runtime"] += heap - sum(sums.values())
+        return Split(**sums)
+
+
+def digests(blocks: Iterable[Live]) -> dict[int, int]:
+    """Birth -> checksum of what the block holds now."""
+    return {block.born: zlib.crc32(_view(block)) for block in blocks if block.size >= MINIMUM and block.kind != "mmap"}
+
+
+def find_roles(
+    blocks: Sequence[Live], before: Mapping[int, int], files: Sequence[bytes], runs: Collection[int], xnnpack: bool
+) -> Roles:
+    """Roles of ``blocks``, which are live now; ``before`` are their digests before the last input came.
+
+    ``files`` are what the weights may be copies of: anything with ``find``.
+    """
+    large = [block for block in blocks if block.size >= MINIMUM]
+    now = digests(large)
+    room = max((block.size for block in large), default=0)
+    spans = (min((b.address for b in large), default=0), max((b.address + b.size for b in large), default=0))
+    tables = {
+        block.born
+        for block in large
+        if xnnpack
+        and block.kind == "malloc"
+        and now[block.born] == before.get(block.born)
+        and is_indirection(block, spans, room)
+    }
+    first_table = min(tables, default=None)
+    roles = {}
+    for block in large:
+        if block.phase in runs or (block.born in before and before[block.born] != now[block.born]):
+            role = "activations"
+        elif block.kind == "mmap":
+            role = "runtime"
+        elif block.born in tables or (first_table is not None and block.kind == "aligned" and block.born > first_table):
+            role = "activations"
+        elif stands_in(files, _view(block)):
+            role = "weights"
+        else:
+            role = "packed_weights" if block.kind == "aligned" else "runtime"
+        roles[block.born] = role
+    idle = {b.born: b.size - touched(b.address, b.size) for b in large if b.kind == "mmap"}
+    return Roles(roles, idle, runs)
+
+
+def is_indirection(block: Live, spans: tuple[int, int], room: int) -> bool:
+    """Whether 95 % of its words are addresses within ``spans`` or offsets below ``room``, and few of them zero."""
+    words = np.frombuffer(_view(block), _WORD, block.size // _WORD.itemsize)
+    zero = words == 0
+    fits = ((words >= spans[0]) & (words < spans[1])) | (words < room)
+    return bool(zero.mean() < 0.2 and fits.mean() >= 0.95)
+
+
+def stands_in(files: Sequence[bytes], content: memoryview) -> bool:
+    """Whether three stretches of ``content`` stand in one of the files; stretches of few distinct bytes say nothing."""
+    places = [(len(content) - _STRETCH) * part // 4 for part in (1, 2, 3)]
+    stretches = [bytes(content[place : place + _STRETCH]) for place in places]
+    telling = [stretch for stretch in stretches if len(set(stretch)) >= 16]
+    return bool(telling) and any(all(file.find(stretch) >= 0 for stretch in telling) for file in files)
+
+
+def _view(block: Live) -> memoryview:
+    return memoryview((ctypes.c_ubyte * block.size).from_address(block.address)).cast("B")
