@@ -106,13 +106,15 @@ def plot(figure_title: str, peaks: Sequence[Peak]) -> bytes:
         budgets = list(dict.fromkeys(peak.budget for peak in peaks))
         for variant in dict.fromkeys(peak.variant for peak in peaks):
             for budget, style in zip(budgets, _STYLES, strict=False):
-                line = {p.side: p.bytes for p in peaks if (p.variant, p.budget) == (variant, budget) and p.bytes}
-                if line:
-                    values = [line[side] / 1024 for side in sorted(line)]
-                    axes.plot(sorted(line), values, linestyle=style, marker=".", color=_COLOURS[variant],
-                              label=label(variant, budget))  # fmt: skip
+                points = [(p.side, p.bytes) for p in peaks if (p.variant, p.budget) == (variant, budget) and p.bytes]
+                if points:
+                    style_of_line = {"linestyle": style, "marker": ".", "color": _COLOURS[variant]}
+                    axes.plot(*zip(*sorted(points), strict=True), label=label(variant, budget), **style_of_line)
             _draw_bounds(axes, variant, sides)
-        axes.set(xlabel="square input, pixels a side", ylabel=f"KiB, {figure_title}", xscale="log", yscale="log")
+        axes.set(xlabel="square input, pixels a side", ylabel=figure_title)
+        axes.set_xscale("log")
+        axes.set_yscale("log", base=2)
+        axes.yaxis.set_major_formatter(lambda value, _: _bytes_text(value))
         axes.set_xticks(sides, [str(side) for side in sides], fontsize="small", rotation=45)
         axes.minorticks_off()
         axes.grid(alpha=0.3)
@@ -122,9 +124,13 @@ def plot(figure_title: str, peaks: Sequence[Peak]) -> bytes:
     return svg.getvalue()
 
 
+def _bytes_text(value: float) -> str:
+    return f"{value / 1024:g} KiB" if value < 1024 * 1024 else f"{value / 1024 / 1024:g} MiB"
+
+
 def _draw_bounds(axes: Any, variant: str, sides: Sequence[int]) -> None:
-    bound = [lower_bound(variant, side) / 1024 for side in sides]
-    with_image = [lower_bound(variant, side, image=True) / 1024 for side in sides]
+    bound = [lower_bound(variant, side) for side in sides]
+    with_image = [lower_bound(variant, side, image=True) for side in sides]
     name = f"{variant.upper()}, lower bound: residual stream + feature maps"
     axes.plot(sides, bound, color=_COLOURS[variant], linewidth=4, alpha=0.35, label=name)
     if with_image != bound:
