@@ -132,7 +132,12 @@ ARMV7 = Architecture(
         options=("-march=armv7-a+fp", "-mfloat-abi=hard"),
     ),
     # Debian's alternatives system would link these into the usual folder; its scripts do not run here.
-    library_folders=("usr/lib/arm-linux-gnueabihf/blas", "usr/lib/arm-linux-gnueabihf/lapack"),
+    # Without a cache of its own the loader passes the last folder over.
+    library_folders=(
+        "usr/lib/arm-linux-gnueabihf/blas",
+        "usr/lib/arm-linux-gnueabihf/lapack",
+        "lib/arm-linux-gnueabihf",
+    ),
 )
 
 ARCHITECTURES: dict[str, Architecture] = {entry.name: entry for entry in (AARCH64, ARMV7)}

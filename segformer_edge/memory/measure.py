@@ -76,7 +76,10 @@ def _on_host(arguments: Sequence[str], threads: int, tell: Progress) -> tuple[st
         environment |= {"LD_PRELOAD": " ".join(filter(None, [library, os.environ.get("LD_PRELOAD")]))}
         environment |= {"PYTHONMALLOC": "malloc"}  # else Python's objects come in steps of its arenas
     except HookError as error:
-        tell.warn(f"{error} Resident memory is measured instead, which cannot tell weights from activations.")
+        tell.warn(
+            f"{error.args[0]} Resident memory is measured instead, which cannot tell weights from activations."
+            f"\n  {error.hint}"
+        )
         kind = BY_RESIDENT
     how = "hook" if kind == BY_HOOK else "resident"
     return kind, [sys.executable, "-m", _WORKER, how, *arguments], environment

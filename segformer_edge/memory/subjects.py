@@ -23,11 +23,17 @@ Inputs = tuple[tuple[str, str, tuple[int, ...]], ...]
 class Subject(Protocol):
     """A file and its runtime. The steps are called in the order below, ``run`` several times."""
 
-    #: What runs it, as a reader would say it.
-    runtime: str
     versions: dict[str, str]
-    #: Whether XNNPACK's kernels may run it.
-    xnnpack: bool
+
+    @property
+    def runtime(self) -> str:
+        """What runs it, as a reader would say it."""
+        ...
+
+    @property
+    def xnnpack(self) -> bool:
+        """Whether XNNPACK's kernels may run it."""
+        ...
 
     def load(self) -> None:
         """Open the file."""
@@ -57,15 +63,23 @@ class LiteRT:
     def __init__(self, path: Path, threads: int, variant: str) -> None:
         module: Any = backend([f"{name}.interpreter" for name in PACKAGES], "runtime-tflite")
         package = PACKAGES[module.__name__.split(".")[0]]
-        name = "LiteRT" if package == "ai-edge-litert" else package
-        self.runtime = f"{name}, no delegate" if variant else f"{name}, XNNPACK"
-        self.xnnpack = not variant
+        self._name = "LiteRT" if package == "ai-edge-litert" else package
         self.versions = {package: version(package)}
         kinds = module.OpResolverType
         resolver = kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES if variant else kinds.AUTO
         self._make: Callable[[], Any] = lambda: module.Interpreter(
             model_path=str(path), num_threads=threads, experimental_op_resolver_type=resolver
         )
+
+    @property
+    def xnnpack(self) -> bool:
+        """tflite-runtime's 32-bit wheel is built without XNNPACK, so asking for it is not enough."""
+        return any(entry["op_name"] == "DELEGATE" for entry in self._interpreter._get_ops_details())
+
+    @property
+    def runtime(self) -> str:
+        """Once allocated."""
+        return f"{self._name}, {'XNNPACK' if self.xnnpack else 'no delegate'}"
 
     def load(self) -> None:
         self._interpreter = self._make()
@@ -93,7 +107,7 @@ class LiteRT:
         for entry in self._interpreter.get_tensor_details():
             try:
                 addresses.append(self._interpreter.tensor(entry["index"])().ctypes.data)
-            except (ValueError, RuntimeError):  # a tensor inside the delegate has no memory of its own
+            except (ValueError, RuntimeError, AttributeError):  # in the delegate; a scalar comes as a copy
                 continue
         return addresses
 

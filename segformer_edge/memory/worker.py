@@ -91,7 +91,7 @@ def _run_all(meter: Meter, subject: Subject, path: Path) -> tuple[Inputs, dict[i
     except SegformerEdgeError:
         raise
     except Exception as error:  # the runtimes' exceptions share no base class below Exception
-        raise cannot_load(subject.runtime, path, error) from error
+        raise cannot_load(next(iter(subject.versions)), path, error) from error
     return inputs, before
 
 
