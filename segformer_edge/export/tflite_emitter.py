@@ -56,6 +56,9 @@ VIEWS = frozenset(
 )
 RELU = _ATEN.relu.default
 
+#: Operators that a result made of another tensor's numbers waits for its next reader; see ``Emitter.once``.
+NEAR = 16
+
 T = TypeVar("T")
 
 
@@ -96,11 +99,21 @@ class Emitter:
     # -- operators
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """``make()``, or what it gave for the same ``key`` before: bands share what they have in common."""
-        if key not in self._made:
-            self._made[key] = make()
-        found: T = self._made[key]
+        """``make()``, or what it gave for the same ``key`` before: bands share what they have in common.
+
+        A tensor that an operator gave is shared if it was used among the last ``NEAR`` operators. To keep it alive for
+        longer takes more memory than to make it again takes time.
+        """
+        made = self._made.get(key)
+        if made is None or (not self._lasting(made[0]) and len(self.operators) - made[1] > NEAR):
+            made = (make(), 0)
+        self._made[key] = (made[0], len(self.operators))
+        found: T = made[0]
         return found
+
+    @staticmethod
+    def _lasting(made: Any) -> bool:
+        return not isinstance(made, Tensor) or made.constant
 
     def emit(
         self, code: str, inputs: Sequence[Tensor], shape: Sequence[int], kind: Kind = FLOAT, **options: Any
