@@ -61,18 +61,21 @@ def measured(side: Side, case: Case, file: Path, on: str | None, measure: Measur
     figure, variant = FIGURES[case.kind.figure], case.kind.variant
     try:
         here = measure(file, variant=variant)
-        side = replace(
-            side,
-            file=file.name,
-            file_bytes=here.file_bytes,
-            figure_bytes=figure.read(here),
-            measurement=asdict(replace(here, file=file.name)),
-        )
-        if on and case.kind.arm:
-            side = replace(side, arm_bytes=figure.read(measure(file, on=on, variant=variant)), arm_cpu=on)
     except SegformerEdgeError as error:
         return replace(side, error=first_line(error, file.parent))
-    return side
+    side = replace(
+        side,
+        file=file.name,
+        file_bytes=here.file_bytes,
+        figure_bytes=figure.read(here),
+        measurement=asdict(replace(here, file=file.name)),
+    )
+    if on is None:
+        return side
+    try:
+        return replace(side, arm_bytes=figure.read(measure(file, on=on, variant=variant)), arm_cpu=on)
+    except SegformerEdgeError as error:
+        return replace(side, arm_error=first_line(error, file.parent))
 
 
 def first_line(error: Exception | str, folder: Path) -> str:
@@ -100,7 +103,7 @@ def fill(
             return Side(label, error=str(error).splitlines()[0])
         return measured(Side(label), case, files[label], on, measure)
 
-    default = side("default", lambda: find_default(case), None)
+    default = side("default", lambda: find_default(case), on)
     limit = case.limit_from(default.figure_bytes)
     ours = (
         side("ours", lambda: find_ours(case, limit), on) if limit else Side("ours", error="no default to set the limit")
@@ -164,7 +167,7 @@ def build_parser() -> Parser:
         "--calibration", type=Path, metavar="DIR", help="images to calibrate on (default: drawn scenes)"
     )
     parser.add_argument("--only", default="", metavar="ROW,...", help=f"of {', '.join(case.name for case in CASES)}")
-    parser.add_argument("--on", metavar="CPU", help="also measure ours on this emulated CPU, like cortex-a72")
+    parser.add_argument("--on", metavar="CPU", help="also measure on this emulated CPU, like cortex-a72")
     parser.add_argument("--defaults", type=Path, default=Path("out/memory/defaults"), metavar="DIR", help="their files")
     parser.add_argument("--ours", type=Path, default=Path("out/memory/ours"), metavar="DIR", help="our files")
     parser.add_argument("--no-defaults", action="store_true", help="only ours")

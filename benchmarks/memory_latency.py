@@ -11,6 +11,7 @@ from pathlib import Path
 
 from segformer_edge.memory.subjects import make_subject, random_inputs
 from segformer_edge.runtime.formats import format_of
+from segformer_edge.runtime.quiet import native_stderr_silenced
 
 #: Turns that are not counted, and the least and the time that are.
 WARM_UP, LEAST_TURNS, SECONDS = 2, 15, 30.0
@@ -21,8 +22,9 @@ def interleaved(files: Sequence[Path], variant: str = "", seconds: float = SECON
     subjects, prepared = [], []
     for file in files:
         subject = make_subject(format_of(file).name, file, 1, variant)
-        subject.load()
-        subject.allocate()
+        with native_stderr_silenced():
+            subject.load()
+            subject.allocate()
         subjects.append(subject)
         prepared.append(subject.prepare(random_inputs(subject.inputs(), seed=0)))
     taken: list[list[float]] = [[] for _ in files]

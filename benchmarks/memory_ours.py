@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 import cv2
-from defaults.job import RANDOM, load_model
+from defaults.job import check_weights, load_model
 from memory_cases import Case, Setting
 
 from segformer_edge.data.demo import demo_calibration_images
@@ -40,7 +40,7 @@ def prepare_source(setting: Setting, weights: str, calibration: Path | None, fol
             cv2.imwrite(str(empty / f"{i:02}.png"), image[:, :, ::-1])
 
     images = calibration or _made_once(folder / "images", draw)
-    if weights.partition(":")[0] != RANDOM:
+    if not check_weights(weights):
         return Source(Path(weights), images)
     model = folder / weights.replace(":", "-")
     return Source(_made_once(model, lambda empty: write_random(weights, empty)), images)

@@ -138,10 +138,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     chosen = choose_pipelines([name for name in options.only.split(",") if name])
     size = parse_size(options.size)
-    from defaults.job import load_batches, load_model
+    from defaults.job import check_weights, load_batches
 
     # Bad input is found before the first process starts.
-    load_model(options.weights)
+    check_weights(options.weights)
     load_batches(options.calibration, size, 1)
     options.out.mkdir(parents=True, exist_ok=True)
     records = []

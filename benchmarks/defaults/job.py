@@ -54,19 +54,27 @@ class Logits(nn.Module):
         return self.model(pixel_values=pixel_values).logits
 
 
-def load_model(weights: str) -> nn.Module:
-    """``weights`` is a folder in Hugging Face layout or ``random:b0:150``. Raises UsageError."""
-    from transformers import SegformerConfig, SegformerForSemanticSegmentation
-
+def check_weights(weights: str) -> re.Match[str] | None:
+    """``random:b0:150`` in parts, or None for a folder in Hugging Face layout. Raises UsageError for anything else."""
     if weights.partition(":")[0] == RANDOM:
         match = re.fullmatch(rf"{RANDOM}:({'|'.join(VARIANTS)}):([1-9]\d{{0,2}})", weights)
         if match is None:
             raise UsageError(f"Weights '{weights}' are not random:VARIANT:CLASSES.", hint="For example: random:b0:150")
-        torch.manual_seed(SEED)
-        config = SegformerConfig(**VARIANTS[match[1]], num_labels=int(match[2]))
-        return Logits(SegformerForSemanticSegmentation(config)).eval()
+        return match
     if not (Path(weights) / "config.json").is_file():
         raise UsageError(f"'{weights}' is not a folder in Hugging Face layout: it has no config.json.")
+    return None
+
+
+def load_model(weights: str) -> nn.Module:
+    """The model of ``weights``, as ``check_weights`` takes them, with logits alone as its output. Raises UsageError."""
+    random = check_weights(weights)
+    from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+    if random:
+        torch.manual_seed(SEED)
+        config = SegformerConfig(**VARIANTS[random[1]], num_labels=int(random[2]))
+        return Logits(SegformerForSemanticSegmentation(config)).eval()
     return Logits(SegformerForSemanticSegmentation.from_pretrained(weights, local_files_only=True)).eval()
 
 

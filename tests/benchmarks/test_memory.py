@@ -46,14 +46,17 @@ class FakeMachine:
         self.variants: set[str] = set()
 
     def default(self, case) -> Path:
-        return Path("/made/default.tflite")
+        return Path("/made/default").with_suffix(".pte" if case.kind.target == "executorch" else ".tflite")
 
     def ours(self, case, budget: int | None) -> Path:
         self.budgets.append(budget)
-        return Path("untiled.tflite" if budget is None else "ours.tflite")
+        name = "untiled" if budget is None else "ours"
+        return Path(name).with_suffix(".pte" if case.kind.target == "executorch" else ".tflite")
 
     def measure(self, path: Path, *, on: str = "host", variant: str = "") -> Measurement:
         self.variants.add(variant)
+        if on != "host" and path.suffix == ".pte":
+            raise UsageError("executorch has no runtime on emulated aarch64.")
         size = self.SIZES[path.stem] * (101 if on != "host" else 100) // 100
         return measurement(path, size, size + MIB, size + MIB // 2)
 
@@ -86,9 +89,9 @@ def test_every_row_holds_its_own_figure_limit_and_prices():
     assert growth.slowdown == pytest.approx(0.1) and growth.verdicts["slowdown"] is True
     # Kernels without a delegate are not held to a time.
     assert plain.verdicts["slowdown"] is None
-    assert plain.cpu_difference == pytest.approx(0.01, abs=1e-4) and plain.verdicts["arm"] is True
-    # There is no ExecuTorch on the emulated CPUs.
-    assert pte.ours.arm_bytes is None and pte.verdicts["arm"] is None
+    assert plain.ours.cpu_difference == pytest.approx(0.01, abs=1e-4) and plain.verdicts["arm"] is True
+    assert pte.ours.arm_bytes is None and pte.verdicts["arm"] is None and pte.ours.figure_bytes
+    assert pte.ours.error is None and "no runtime" in pte.ours.arm_error
 
 
 def test_rows_fail_where_a_limit_does_not_hold():
