@@ -8,6 +8,7 @@ it what is alive at the same time.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import torch
@@ -27,7 +28,16 @@ from segformer_edge.model.segformer import (
 )
 from segformer_edge.rewrite import FoldedHead, RmsNorm, rewrite_exactly
 from segformer_edge.rewrite.space_to_depth import ImageBlocks, block_convolution
-from segformer_edge.rewrite.tiling import RowBands, Rows, Tiling, convolve_rows, split, upsample_rows
+from segformer_edge.rewrite.tiling import (
+    RowBands,
+    Rows,
+    Tiling,
+    convolve_rows,
+    join,
+    output_groups,
+    split,
+    upsample_rows,
+)
 
 #: Softmax lies in [0, 1]; every runtime's int8 softmax kernel asks for exactly these parameters.
 SOFTMAX_PARAMS = (1.0 / 256.0, -128)
@@ -155,7 +165,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Mix-FFN, with a halo of one row around a band."""
+    """Mix-FFN, with a halo of one row around a band; each group of hidden channels by itself up to ``fc2``."""
 
     def __init__(self, ffn: MixFFN) -> None:
         super().__init__()
@@ -164,18 +174,35 @@ class FeedForward(nn.Module):
         self.activation = Site("gelu")
         self.fc2 = QuantConv2d.from_linear("fc2", ffn.fc2)
 
+    def tile(self, groups: int) -> None:
+        """Cut the hidden channels."""
+        self.fc1 = nn.ModuleList(output_groups(self.fc1, groups))
+        self.depthwise = nn.ModuleList(output_groups(self.depthwise, groups))
+
     def rows(self, rows: Rows, height: int, start: int, stop: int) -> Tensor:
         """Rows [start, stop) of the output for a map of ``height`` rows."""
-        hidden = convolve_rows(self.depthwise, lambda a, b: self.fc1(rows(a, b)), height, start, stop)
-        return self.fc2(self.activation(F.gelu(hidden)))
+        rows = functools.cache(rows)  # every group reads the same
+        hidden = []
+        for fc1, depthwise in zip(_group(self.fc1), _group(self.depthwise), strict=True):
+
+            def expanded(first: int, last: int, fc1: QuantConv2d = fc1) -> Tensor:
+                return fc1(rows(first, last))
+
+            hidden.append(self.activation(F.gelu(convolve_rows(depthwise, expanded, height, start, stop))))
+        return self.fc2(join(hidden, 1, self.activation))
+
+
+def _group(conv: nn.Module) -> list[QuantConv2d]:
+    """The convolutions that stand for ``conv``, of which there is one unless it was cut."""
+    return list(conv) if isinstance(conv, nn.ModuleList) else [conv]
 
 
 class EdgeBlock(nn.Module):
     """One transformer block on a centred residual stream."""
 
-    def __init__(self, block: Block, recompute_norm: bool = False) -> None:
+    def __init__(self, block: Block) -> None:
         super().__init__()
-        self.recompute_norm = recompute_norm
+        self.queries, self.recompute_norm = 1, False
         self.norm1, self.norm2 = Norm(block.norm1, "norm"), Norm(block.norm2, "norm")
         self.attention = Attention(block.attention)
         self.ffn = FeedForward(block.ffn)
@@ -193,8 +220,9 @@ class EdgeBlock(nn.Module):
             rows = x.map(self.norm1, self.norm1.output).rows
         key, value = self.attention.keys_values(rows, x.height, bands)
         for (start, stop), part in x:
-            branch = self.branch1(self.attention(rows(start, stop), key, value))
-            parts.append(self.residual1(part + branch))
+            blocks = [(start + a, start + b) for a, b in split(stop - start, self.queries)]
+            branch = [self.branch1(self.attention(rows(a, b), key, value)) for a, b in blocks]
+            parts.append(self.residual1(part + join(branch, 2, self.branch1)))
         return RowBands(parts, self.residual1)
 
     def forward(self, x: RowBands) -> RowBands:
@@ -207,14 +235,14 @@ class EdgeBlock(nn.Module):
 
 
 class EdgeStage(nn.Module):
-    """Patch embedding, blocks and the stage norm, whose output is the stage's feature map; a stream of ``bands``."""
+    """Patch embedding, blocks and the stage norm, whose output is the stage's feature map."""
 
-    def __init__(self, stage: Stage, bands: int = 1, recompute_norm: bool = False) -> None:
+    def __init__(self, stage: Stage) -> None:
         super().__init__()
-        self.bands = bands
+        self.bands = 1
         self.embedding = Embedding(stage.patch_embedding)
         self.start = Site("residual")
-        self.blocks = nn.ModuleList(EdgeBlock(block, recompute_norm) for block in stage.blocks)
+        self.blocks = nn.ModuleList(EdgeBlock(block) for block in stage.blocks)
         self.norm = Norm(stage.norm, "feature")
 
     def forward(self, x: RowBands | ImageBlocks) -> RowBands:
@@ -226,27 +254,34 @@ class EdgeStage(nn.Module):
 
 
 class Head(nn.Module):
-    """The folded head: project at native resolution, upsample, add, ReLU, classify; in ``bands``."""
+    """The folded head: project at native resolution, upsample, add, ReLU, classify; by bands, and by channel groups up
+    to the classifier.
+    """
 
-    def __init__(self, head: FoldedHead, bands: int = 1) -> None:
+    def __init__(self, head: FoldedHead) -> None:
         super().__init__()
-        self.bands = bands
+        self.bands = 1
         self.projections = nn.ModuleList(QuantConv2d.from_linear("head_projection", p) for p in head.projections)
         #: One for every sum but the last, which the ReLU follows.
         self.sums = nn.ModuleList(Site("head_sum") for _ in head.projections[2:])
         self.fused = Site("head_fused")
         self.classifier = QuantConv2d("classifier", head.classifier)
 
-    def waiting(self, index: int, feature: RowBands) -> RowBands:
-        """What is kept of stage ``index``'s feature map until the head runs: its projection where that is no larger."""
-        projection = self.projections[index]
-        if index and projection.out_channels <= projection.in_channels:
-            return feature.map(projection, projection.output)
-        return feature
+    def tile(self, bands: int, groups: int) -> None:
+        """Cut the rows and the channels."""
+        self.bands = bands
+        self.projections = nn.ModuleList(nn.ModuleList(output_groups(each, groups)) for each in self.projections)
 
-    def _upsampled(self, index: int, feature: RowBands, scale: int, start: int, stop: int) -> Tensor:
-        projection = self.projections[index]
+    def waiting(self, index: int, feature: RowBands) -> list[RowBands]:
+        """What is kept of stage ``index``'s feature map until the head runs: for each channel group its projection,
+        where they are no larger.
+        """
+        groups = _group(self.projections[index])
+        if index and sum(each.out_channels for each in groups) <= groups[0].in_channels:
+            return [feature.map(each, each.output) for each in groups]
+        return [feature] * len(groups)
 
+    def _upsampled(self, projection: QuantConv2d, feature: RowBands, scale: int, start: int, stop: int) -> Tensor:
         def rows(first: int, last: int) -> Tensor:
             x = feature.rows(first, last)
             return x if feature.site is projection.output else projection(x)
@@ -254,16 +289,23 @@ class Head(nn.Module):
         integer = self.fused.active and self.sums[0].active
         return upsample_rows(rows, feature.height, scale, start, stop, projection.output if integer else None)
 
-    def forward(self, features: list[RowBands]) -> Iterator[Tensor]:
+    def _fused(self, group: int, features: list[list[RowBands]], start: int, stop: int) -> Tensor:
+        """One group's channels of rows [start, stop), ready for the classifier."""
+        first, *others = (_group(projection)[group] for projection in self.projections)
+        height = features[0][group].height
+        total = first(features[0][group].rows(start, stop))
+        for i, (projection, feature) in enumerate(zip(others, (each[group] for each in features[1:]), strict=True)):
+            total = total + self._upsampled(projection, feature, height // feature.height, start, stop)
+            if i < len(self.sums):
+                total = self.sums[i](total)
+        return self.fused(F.relu(total))
+
+    def forward(self, features: list[list[RowBands]]) -> Iterator[Tensor]:
         """The logits, band by band; ``features`` are what was ``waiting``."""
-        height = features[0].height
-        for start, stop in split(height, self.bands):
-            total = self.projections[0](features[0].rows(start, stop))
-            for i, feature in enumerate(features[1:]):
-                total = total + self._upsampled(i + 1, feature, height // feature.height, start, stop)
-                if i < len(self.sums):
-                    total = self.sums[i](total)
-            yield self.classifier(self.fused(F.relu(total)))
+        groups = range(len(features[0]))
+        for start, stop in split(features[0][0].height, self.bands):
+            fused = [self._fused(group, features, start, stop) for group in groups]
+            yield self.classifier(join(fused, 1, self.fused))
 
 
 class EdgeSegFormer(nn.Module):
@@ -273,21 +315,28 @@ class EdgeSegFormer(nn.Module):
     or an image whose sides are not multiples of 32.
     """
 
-    def __init__(self, model: SegFormer, output: str = "logits", tiling: Tiling | None = None) -> None:
+    def __init__(self, model: SegFormer, output: str = "logits") -> None:
         super().__init__()
         if output not in ("logits", "labels"):
             raise UsageError(f"The output form is 'logits' or 'labels'; got '{output}'.")
-        folded, tiling = rewrite_exactly(model), tiling or Tiling()
+        folded = rewrite_exactly(model)
         self.config = model.config
         self.output_form = output
         self.channels_last = False
         self.image = Site("image")
-        self.stages = nn.ModuleList(
-            EdgeStage(stage, bands, tiling.recompute_norm)
-            for stage, bands in zip(folded.stages, tiling.stages, strict=True)
-        )
-        self.decode_head = Head(folded.decode_head, tiling.head)
+        self.stages = nn.ModuleList(EdgeStage(stage) for stage in folded.stages)
+        self.decode_head = Head(folded.decode_head)
         self.eval()
+
+    def tile(self, tiling: Tiling) -> EdgeSegFormer:
+        """Compute by ``tiling`` from now on; call it once, after encodings are set."""
+        for stage, bands, queries, hidden in zip(self.stages, tiling.bands, tiling.queries, tiling.hidden, strict=True):
+            stage.bands = bands
+            for block in stage.blocks:
+                block.queries, block.recompute_norm = queries, tiling.recompute_norm
+                block.ffn.tile(hidden)
+        self.decode_head.tile(tiling.head, tiling.head_channels)
+        return self
 
     def take_channels_last(self) -> EdgeSegFormer:
         """Take the image as ``(B, H, W, 3)`` from now on, through a space-to-depth; call it after encodings are set."""
@@ -301,12 +350,12 @@ class EdgeSegFormer(nn.Module):
         if height % STRIDE or width % STRIDE:
             raise UsageError(f"The input is {height}x{width}; both sides must be multiples of {STRIDE}.")
         image = self.image(image)
-        x: RowBands | ImageBlocks
-        x = ImageBlocks(image, self.image) if self.channels_last else RowBands([image], self.image)
+        source: RowBands | ImageBlocks
+        source = ImageBlocks(image, self.image) if self.channels_last else RowBands([image], self.image)
         waiting = []
         for index, stage in enumerate(self.stages):
-            x = stage(x)
-            waiting.append(self.decode_head.waiting(index, x))
+            source = feature = stage(source)
+            waiting.append(self.decode_head.waiting(index, feature))
         bands = self.decode_head(waiting)
         if self.output_form == "labels":
             bands = (logits.argmax(dim=1).to(torch.uint8) for logits in bands)
@@ -315,4 +364,4 @@ class EdgeSegFormer(nn.Module):
             return parts[0]
         if self.output_form == "labels":
             return torch.cat(parts, dim=1)
-        return RowBands(parts, self.decode_head.classifier.output).rows(0, height // 4)
+        return join(parts, 2, self.decode_head.classifier.output)

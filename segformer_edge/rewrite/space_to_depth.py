@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quantization.sites import QuantConv2d, Site
-from segformer_edge.rewrite.tiling import behind_view
+from segformer_edge.rewrite.tiling import behind_view, with_quantization_of
 
 BLOCK = 4
 
@@ -53,7 +53,6 @@ def block_convolution(conv: QuantConv2d) -> QuantConv2d:
     plain.weight.copy_(weight)
     if conv.bias is not None:
         plain.bias.copy_(conv.bias)
-    result = QuantConv2d(conv.role, plain)
-    result.mode, result.weight_dtype, result.output = conv.mode, conv.weight_dtype, conv.output
+    result = with_quantization_of(conv, plain)
     result.set_scales(conv.scales)
     return result

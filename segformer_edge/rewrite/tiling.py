@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from quantization.sites import QuantConv2d, Site
 from segformer_edge.errors import UsageError
@@ -25,29 +25,33 @@ Rows = Callable[[int, int], Tensor]
 
 @dataclass(frozen=True)
 class Tiling:
-    """How many bands each stage's residual stream and the head are cut into; 1 is untiled. Raises UsageError below 1.
+    """Into how many parts each stage, and the head, is cut; 1 is untiled. Raises UsageError below 1.
 
-    A count above a map's rows means one row a band. ``recompute_norm``: a band is normalised once for the keys and
-    again for its queries, so that the normalised map never exists as a whole.
+    A count above what there is to cut means one row, or one channel, a part. ``recompute_norm``: a band is normalised
+    once for the keys and again for its queries, so that the normalised map never exists as a whole.
     """
 
-    stages: tuple[int, ...] = (1, 1, 1, 1)
+    #: Bands of rows of each stage's residual stream.
+    bands: tuple[int, ...] = (1, 1, 1, 1)
+    #: Of each stage's bands, how many blocks of queries attend one after the other.
+    queries: tuple[int, ...] = (1, 1, 1, 1)
+    #: Groups of the Mix-FFN's hidden channels, up to where they meet in its second linear.
+    hidden: tuple[int, ...] = (1, 1, 1, 1)
+    #: Bands of rows of the head.
     head: int = 1
+    #: Groups of the head's channels, up to where they meet in the classifier.
+    head_channels: int = 1
     recompute_norm: bool = False
 
     def __post_init__(self) -> None:
-        if min(*self.stages, self.head) < 1:
-            raise UsageError(f"A tiling has at least one band everywhere; got {self.stages} and {self.head}.")
-
-    @property
-    def untiled(self) -> bool:
-        """Whether nothing is cut."""
-        return max(*self.stages, self.head) == 1
+        if min(*self.bands, *self.queries, *self.hidden, self.head, self.head_channels) < 1:
+            raise UsageError(f"A tiling has at least one part everywhere; got {self}.")
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Tiling:
         """The inverse of ``dataclasses.asdict`` after a trip through JSON."""
-        return cls(**{**value, "stages": tuple(value["stages"])})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+        return cls(**fields)
 
 
 def split(rows: int, bands: int) -> list[tuple[int, int]]:
@@ -81,11 +85,20 @@ class RowBands:
             for (first, last), part in self
             if first < stop and start < last
         ]
-        return pieces[0] if len(pieces) == 1 else behind_view(self.site, torch.cat(pieces, dim=2))
+        return join(pieces, 2, self.site)
 
     def map(self, function: Callable[[Tensor], Tensor], site: Site) -> RowBands:
         """The same bands with ``function`` applied, which gives the same rows at ``site``."""
         return RowBands([function(part) for part in self.parts], site)
+
+
+def join(parts: Sequence[Tensor], dim: int, site: Site) -> Tensor:
+    """``parts`` of what came out of ``site`` as one tensor. XNNPACK concatenates up to four at a time."""
+    parts = list(parts)
+    while len(parts) > 1:
+        groups = [parts[i : i + 4] for i in range(0, len(parts), 4)]
+        parts = [group[0] if len(group) == 1 else behind_view(site, torch.cat(group, dim)) for group in groups]
+    return parts[0]
 
 
 def behind_view(site: Site, x: Tensor) -> Tensor:
@@ -118,6 +131,38 @@ def convolve_rows(conv: QuantConv2d, rows: Rows, height: int, start: int, stop: 
     # Only a stride of 1 reaches below the map; its first row is then one of the padding's.
     first = start if low < 0 else padding
     return cut(y, first, first + stop - start, conv.output)
+
+
+@torch.no_grad()
+def output_groups(conv: QuantConv2d, groups: int) -> list[QuantConv2d]:
+    """``conv`` as convolutions that give its output channels group by group, with its scales, output site and mode.
+
+    A depthwise convolution takes the same groups of its input.
+    """
+    if groups == 1:
+        return [conv]
+    made = []
+    for start, stop in split(conv.out_channels, groups):
+        depthwise = conv.groups > 1
+        inputs = stop - start if depthwise else conv.in_channels
+        plain = nn.Conv2d(
+            inputs, stop - start, conv.kernel_size, conv.stride, conv.padding, groups=inputs if depthwise else 1,
+            bias=conv.bias is not None,
+        ).to(conv.weight)  # fmt: skip
+        plain.weight.copy_(conv.weight[start:stop])
+        if conv.bias is not None:
+            plain.bias.copy_(conv.bias[start:stop])
+        part = with_quantization_of(conv, plain)
+        part.set_scales(None if conv.scales is None else conv.scales[start:stop].clone())
+        made.append(part)
+    return made
+
+
+def with_quantization_of(conv: QuantConv2d, plain: nn.Conv2d) -> QuantConv2d:
+    """``plain`` in the role of ``conv``: its weight's width, output site and mode. Scales are the caller's to set."""
+    result = QuantConv2d(conv.role, plain)
+    result.mode, result.weight_dtype, result.output = conv.mode, conv.weight_dtype, conv.output
+    return result
 
 
 def upsample_rows(rows: Rows, height: int, scale: int, start: int, stop: int, site: Site | None) -> Tensor:
