@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -253,6 +254,14 @@ class EdgeStage(nn.Module):
         return stream.map(self.norm, self.norm.output)
 
 
+class Waiting(NamedTuple):
+    """A stage's feature map until the head reads it, once for each group of the head's channels."""
+
+    maps: list[RowBands]
+    #: Whether ``maps`` are the groups' projections, rather than each the whole feature map.
+    projected: bool
+
+
 class Head(nn.Module):
     """The folded head: project at native resolution, upsample, add, ReLU, classify; by bands, and by channel groups up
     to the classifier.
@@ -272,38 +281,37 @@ class Head(nn.Module):
         self.bands = bands
         self.projections = nn.ModuleList(nn.ModuleList(output_groups(each, groups)) for each in self.projections)
 
-    def waiting(self, index: int, feature: RowBands) -> list[RowBands]:
-        """What is kept of stage ``index``'s feature map until the head runs: for each channel group its projection,
-        where they are no larger.
-        """
+    def waiting(self, index: int, feature: RowBands) -> Waiting:
+        """What is kept of stage ``index`` until the head runs: its projections where they are no larger."""
         groups = _group(self.projections[index])
         if index and sum(each.out_channels for each in groups) <= groups[0].in_channels:
-            return [feature.map(each, each.output) for each in groups]
-        return [feature] * len(groups)
+            return Waiting([feature.map(each, each.output) for each in groups], projected=True)
+        return Waiting([feature] * len(groups), projected=False)
 
-    def _upsampled(self, projection: QuantConv2d, feature: RowBands, scale: int, start: int, stop: int) -> Tensor:
+    def _upsampled(self, index: int, group: int, waiting: Waiting, height: int, start: int, stop: int) -> Tensor:
+        projection, feature = _group(self.projections[index])[group], waiting.maps[group]
+
         def rows(first: int, last: int) -> Tensor:
             x = feature.rows(first, last)
-            return x if feature.site is projection.output else projection(x)
+            return x if waiting.projected else projection(x)
 
-        integer = self.fused.active and self.sums[0].active
-        return upsample_rows(rows, feature.height, scale, start, stop, projection.output if integer else None)
+        site = projection.output if self.fused.active and self.sums[0].active else None
+        return upsample_rows(rows, feature.height, height // feature.height, start, stop, site)
 
-    def _fused(self, group: int, features: list[list[RowBands]], start: int, stop: int) -> Tensor:
+    def _fused(self, group: int, features: list[Waiting], start: int, stop: int) -> Tensor:
         """One group's channels of rows [start, stop), ready for the classifier."""
-        first, *others = (_group(projection)[group] for projection in self.projections)
-        height = features[0][group].height
-        total = first(features[0][group].rows(start, stop))
-        for i, (projection, feature) in enumerate(zip(others, (each[group] for each in features[1:]), strict=True)):
-            total = total + self._upsampled(projection, feature, height // feature.height, start, stop)
+        largest = features[0].maps[group]
+        total = _group(self.projections[0])[group](largest.rows(start, stop))
+        for i, waiting in enumerate(features[1:]):
+            total = total + self._upsampled(i + 1, group, waiting, largest.height, start, stop)
             if i < len(self.sums):
                 total = self.sums[i](total)
         return self.fused(F.relu(total))
 
-    def forward(self, features: list[list[RowBands]]) -> Iterator[Tensor]:
-        """The logits, band by band; ``features`` are what was ``waiting``."""
-        groups = range(len(features[0]))
-        for start, stop in split(features[0][0].height, self.bands):
+    def forward(self, features: list[Waiting]) -> Iterator[Tensor]:
+        """The logits, band by band."""
+        groups = range(len(features[0].maps))
+        for start, stop in split(features[0].maps[0].height, self.bands):
             fused = [self._fused(group, features, start, stop) for group in groups]
             yield self.classifier(join(fused, 1, self.fused))
 
