@@ -111,7 +111,7 @@ def _handle(emitter: Emitter, node: Node) -> None:
     handler: Any = HANDLERS.get(node.target)
     if handler is None:
         raise ArtifactError(
-            f"No .tflite operator for '{node.target}' in module '{emitter.where}' (node '{node.name}').",
+            f"No .tflite operator for '{node.target}' in module '{emitter.where or 'the whole'}' (node '{node.name}').",
             hint="The operators that have one are listed in segformer_edge/export/tflite_ops.py.",
         )
     handler(emitter, node)

@@ -55,8 +55,8 @@ def _conv2d(emitter: Emitter, node: Node) -> None:
     bias = argument_of(node, 2, "bias")
     stride, padding = _pair(argument_of(node, 3, "stride", 1)), argument_of(node, 4, "padding", 0)
     groups, channels = argument_of(node, 6, "groups", 1), image.view.shape[1]
-    if isinstance(padding, str) or _pair(argument_of(node, 5, "dilation", 1)) != (1, 1) or groups not in (1, channels):
-        raise ArtifactError(f"The convolution '{emitter.where}' is dilated, grouped or padded by name.")
+    if _pair(argument_of(node, 5, "dilation", 1)) != (1, 1) or groups not in (1, channels):
+        raise ArtifactError(f"The convolution '{emitter.where}' is dilated or grouped.")
     out, kernel = shape_of(node), weight.view.shape[2:]
     depthwise = groups > 1
     axes = [_gaps(*each) for each in zip(image.view.shape[2:], out[2:], kernel, stride, _pair(padding), strict=True)]
