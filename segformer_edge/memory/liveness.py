@@ -118,11 +118,12 @@ class Arrangement:
     offsets: tuple[int, ...]
 
 
-def arrange_by_size(blocks: Sequence[Block], alignment: int = 64) -> Arrangement:
+def arrange_by_size(blocks: Sequence[Block], alignment: int = 64, *, before_first: bool = True) -> Arrangement:
     """Greedy by size: the largest block first, each into the smallest gap that holds it, else behind the others.
 
-    This is what TFLite's arena (64 bytes alignment) and XNNPACK's workspace planner do; Pisarchyk and Lee, "Efficient
-    Memory Management for Deep Neural Net Inference", 2020.
+    This is what TFLite's arena does (64 bytes alignment); Pisarchyk and Lee, "Efficient Memory Management for Deep
+    Neural Net Inference", 2020. ``before_first=False`` looks for gaps between blocks alone: what is free before the
+    first of them stays free.
     """
     count = len(blocks)
     offsets = [0] * count
@@ -139,7 +140,8 @@ def arrange_by_size(blocks: Sequence[Block], alignment: int = 64) -> Arrangement
         best, best_gap, free_from = -1, -1, 0
         for start, end in zip(starts[meets].tolist(), ends[meets].tolist(), strict=True):
             gap = start - free_from
-            if gap >= block.bytes and (best < 0 or gap < best_gap):
+            allowed = before_first or free_from > 0
+            if allowed and gap >= block.bytes and (best < 0 or gap < best_gap):
                 best, best_gap = free_from, gap
             free_from = max(free_from, -(-end // alignment) * alignment)
         offset = best if best >= 0 else free_from
@@ -150,9 +152,9 @@ def arrange_by_size(blocks: Sequence[Block], alignment: int = 64) -> Arrangement
     return Arrangement(arena, tuple(offsets))
 
 
-def greedy_by_size(blocks: Sequence[Block], alignment: int = 64) -> int:
+def greedy_by_size(blocks: Sequence[Block], alignment: int = 64, *, before_first: bool = True) -> int:
     """Bytes of the arena that :func:`arrange_by_size` makes."""
-    return arrange_by_size(blocks, alignment).bytes
+    return arrange_by_size(blocks, alignment, before_first=before_first).bytes
 
 
 def _root(tensors: Sequence[Tensor], index: int) -> int:

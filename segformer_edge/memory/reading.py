@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from segformer_edge.memory.graph import MemoryGraph, Tensor
@@ -37,6 +37,9 @@ class Reading:
     order_from: str
     versions: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    #: Whether the delegate's planner uses what is free before the first block: seen in LiteRT 2.3, not in
+    #: ExecuTorch 1.4, which brings an older XNNPACK.
+    fills_front: bool = True
 
     @cached_property
     def live(self) -> Liveness:
@@ -50,18 +53,14 @@ class Reading:
     def workspace_estimate(self) -> int | None:
         """What XNNPACK's planner makes of tensors and scratch inside delegates; None where there are none.
 
-        Delegates share one workspace, as large as the largest needs. Tensors may be read 16 bytes past their end
-        (XNN_EXTRA_BYTES), and the planner aligns to 64.
+        Delegates share one workspace, as large as the largest needs.
         """
-        blocks = [block for block in liveness(self.graph, in_area("workspace"), scratch=False).blocks if block.bytes]
-        blocks += [
-            Block(op.scratch, i, i)
-            for i, op in enumerate(self.graph.operators)
-            if op.scratch and op.delegate is not None
-        ]
         if not any(op.delegate is not None for op in self.graph.operators):
             return None
-        return greedy_by_size([replace(block, bytes=block.bytes + 16) for block in blocks])
+        blocks = list(liveness(self.graph, in_area("workspace"), scratch=False).blocks)
+        steps = enumerate(self.graph.operators)
+        blocks += [Block(op.scratch, i, i) for i, op in steps if op.scratch and op.delegate is not None]
+        return greedy_by_size(blocks, before_first=self.fills_front)
 
 
 def in_area(area: str) -> Callable[[Tensor], bool]:

@@ -115,10 +115,12 @@ def gap_rows(profile: FileProfile) -> Rows:
 
 
 def _remainder(profile: FileProfile) -> str:
-    """Why a gap remains, where that is known."""
-    if profile.format == "onnx":
-        return "kernels' own buffers; below zero, the arena holds more than was touched"
-    return "alignment, kernels' own tables, error of the estimates"
+    """What is known to be in the part that no estimate covers."""
+    if profile.outside_plan:
+        return "alignment, kernels' tables, error of the estimates"
+    if profile.format == "tflite":
+        return "packing buffers of the built-in matrix kernels"
+    return "kernels' buffers outside the plan"
 
 
 def print_profile(profile: FileProfile, top: int = 8, file: IO[str] | None = None) -> None:

@@ -19,13 +19,13 @@ POINTER = 8
 NO_VALUE = 0xFFFFFFFF
 
 #: Operators whose result XNNPACK may put in the memory of an input, in its own names and in TFLite's. Views are no
-#: exception: where the input has a second reader, they copy.
+#: exception: where the input has a second reader, they copy. Gelu is left out: between conversions it was not in place.
 IN_PLACE = (
     "StaticReshape", "Copy", "RESHAPE", "SQUEEZE", "EXPAND_DIMS",
     "Add", "Subtract", "Multiply", "Div", "Maximum", "Minimum", "Abs", "Ceiling", "Clamp", "ELU", "Exp", "Floor",
-    "Gelu", "Hardswish", "LeakyReLU", "Log", "Negate", "ReciprocalSquareRoot", "Sigmoid", "Square", "SquareRoot",
+    "Hardswish", "LeakyReLU", "Log", "Negate", "ReciprocalSquareRoot", "Sigmoid", "Square", "SquareRoot",
     "Tanh", "Softmax",
-    "ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "ABS", "CEIL", "ELU", "EXP", "FLOOR", "GELU", "HARD_SWISH",
+    "ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "ABS", "CEIL", "ELU", "EXP", "FLOOR", "HARD_SWISH",
     "LEAKY_RELU", "LOG", "NEG", "RSQRT", "LOGISTIC", "SQUARE", "SQRT", "TANH", "SOFTMAX", "RELU", "RELU6",
 )  # fmt: skip
 
@@ -69,12 +69,13 @@ _TRANSPOSED = 1
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor of XNNPACK's graph. ``constant_bytes`` is None for an activation."""
+    """A tensor of XNNPACK's graph. ``constant_bytes`` is None for an activation, ``external`` its argument's place."""
 
     id: int
     shape: tuple[int, ...]
     dtype: str
     constant_bytes: int | None
+    external: int
 
 
 @dataclass(frozen=True)
@@ -110,11 +111,16 @@ def read_blob(data: Buffer) -> XnnGraph:
     constants = constants or [len(table.octets(0)) for table in graph.tables(6)]
     values = [_value(table, constants) for table in graph.tables(2)]
     by_id = {value.id: value for value in values}
+
+    def place(i: int) -> int:
+        """The call's arguments come in the order of external ids."""
+        return by_id[i].external if i in by_id else NO_VALUE
+
     return XnnGraph(
         tuple(_node(table, by_id) for table in graph.tables(1)),
         by_id,
-        tuple(sorted(graph.numbers(4, "I"))),
-        tuple(sorted(graph.numbers(5, "I"))),
+        tuple(sorted(graph.numbers(4, "I"), key=place)),
+        tuple(sorted(graph.numbers(5, "I"), key=place)),
     )
 
 
@@ -162,7 +168,8 @@ def _value(table: Table, constants: Sequence[int]) -> Value:
     # dq_datatype, where set, is what a runtime-quantized value is stored as.
     kind = value.scalar(7, "h") or value.scalar(0, "h")
     size = constants[constant] if constant else None
-    return Value(value.scalar(6, "I"), value.numbers(2, "I"), _DTYPES.get(kind, f"datatype {kind}"), size)
+    dtype = _DTYPES.get(kind, f"datatype {kind}")
+    return Value(value.scalar(6, "I"), value.numbers(2, "I"), dtype, size, value.scalar(4, "I"))
 
 
 def _node(table: Table, values: Mapping[int, Value]) -> Node:

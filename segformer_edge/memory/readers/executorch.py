@@ -41,7 +41,7 @@ def read_executorch(path: Path) -> Reading:
         names = ", ".join(method.text(0) for method in plans[1:])
         reader.notes.append(f"Only method '{plans[0].text(0)}' is shown, not {names}.")
     graph = xnnpack.in_place(reader.builder.build())
-    return Reading(graph, (plan,), "the file", {}, tuple(reader.notes))
+    return Reading(graph, (plan,), "the file", {}, tuple(reader.notes), fills_front=False)
 
 
 class _Program:

@@ -18,6 +18,10 @@ _DTYPES = {
     "u4": "uint4", "i8": "int8", "u8": "uint8", "i16": "int16", "u16": "uint16", "i32": "int32", "u32": "uint32",
     "i64": "int64", "u64": "uint64",
 }  # fmt: skip
+#: What the file calls them.
+_PRECISIONS = {"FP32": "f32", "FP16": "f16", "BF16": "bf16", "FP64": "f64", "BOOL": "boolean"} | {
+    name.upper(): name for name in ("i4", "u4", "i8", "u8", "i16", "u16", "i32", "u32", "i64", "u64")
+}
 _CONSTANTS = ("Const", "Constant")
 #: The CPU plugin shows, or writes over, the input of these.
 _VIEWS = ("Reshape", "Squeeze", "Unsqueeze")
@@ -96,7 +100,7 @@ def _parse(path: Path) -> list[dict[str, Any]]:
             "type": layer.get("type", ""),
             "inputs": sources.get(layer.get("id"), []),
             "outputs": [
-                ((port.get("precision") or "").lower(), [int(dim.text or 1) for dim in port.findall("dim")])
+                (_PRECISIONS.get(port.get("precision", ""), ""), [int(dim.text or 1) for dim in port.findall("dim")])
                 for port in layer.findall("./output/port")
             ],
         }

@@ -14,7 +14,7 @@ from typing import Any
 from segformer_edge.errors import ArtifactError
 from segformer_edge.memory import xnnpack
 from segformer_edge.memory.flatbuffer import Table, root_table
-from segformer_edge.memory.graph import GraphBuilder, MemoryGraph, Tensor
+from segformer_edge.memory.graph import GraphBuilder, MemoryGraph, Operator, Tensor
 from segformer_edge.memory.readers.native import RuntimeMissingError, ask
 from segformer_edge.memory.reading import Plan, Reading
 
@@ -70,12 +70,17 @@ def read_tflite(path: Path, *, threads: int = 1, delegate: bool = True, on: str 
     setups: list[str] = [name for name in ("plain", "default") if name in answer]
     arenas: dict[str, _Arena] = {name: _arena(graph, answer[name]["tensors"]) for name in setups}
     chosen = "default" if delegate or "plain" not in arenas else "plain"
+    if not delegate and chosen == "default":
+        notes.append("This interpreter cannot leave its default delegate out.")
     delegated = _delegated(graph, answer[chosen]["operators"])
     shown = _placed(graph, arenas[chosen], delegated)
     shown, left = _with_scratch(shown, answer[chosen]["tensors"])
+    if delegated:
+        shown = xnnpack.in_place(_in_parts(shown))
     if left:
         notes.append(f"{left} tensors of kernels' scratch belong to operators that are not known.")
-    return Reading(shown, _plans(arenas, chosen, bool(delegated)), "the file", answer["versions"], tuple(notes))
+    order = "the file, cut into the parts a delegate takes" if delegated else "the file"
+    return Reading(shown, _plans(arenas, chosen, bool(delegated)), order, answer["versions"], tuple(notes))
 
 
 def _graph_of(model: Table, subgraph: Table) -> tuple[GraphBuilder, list[str]]:
@@ -162,8 +167,38 @@ def _placed(graph: MemoryGraph, arena: _Arena, delegated: Mapping[int, str]) -> 
                 if shared and place and place[1]:
                     tensors[out] = replace(tensors[out], alias_of=shared[0])
         operators.append(op)
-    placed = replace(graph, tensors=tuple(tensors), operators=tuple(operators))
-    return xnnpack.in_place(placed) if delegated else placed
+    return replace(graph, tensors=tuple(tensors), operators=tuple(operators))
+
+
+def _in_parts(graph: MemoryGraph) -> MemoryGraph:
+    """Operators in the order in which the interpreter runs them once a delegate has taken its share.
+
+    It cuts the graph into parts of one kind, delegated or not, each as large as the results so far allow
+    (PartitionGraphIntoIndependentNodeSubsets in tensorflow/lite/graph_info.cc), and runs one after the other.
+    """
+    made = {t for op in graph.operators for t in op.outputs}
+    ready = [t not in made for t in range(len(graph.tensors))]
+    waiting = list(graph.operators)
+    order: list[Operator] = []
+    while waiting:
+        kind: bool | None = None
+        before = len(order)
+        progress = True
+        while progress:
+            progress, left = False, []
+            for op in waiting:
+                fits = all(ready[t] for t in op.inputs) and kind in (None, op.delegate is not None)
+                if not fits:
+                    left.append(op)
+                    continue
+                kind, progress = op.delegate is not None, True
+                order.append(op)
+                for t in op.outputs:
+                    ready[t] = True
+            waiting = left
+        if len(order) == before:
+            raise ArtifactError("damaged: operators wait for each other in a circle")
+    return replace(graph, operators=tuple(order))
 
 
 def _kept(kind: str, graph: MemoryGraph, inputs: Sequence[int], outputs: Sequence[int]) -> int:
