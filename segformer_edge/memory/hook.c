@@ -32,7 +32,7 @@ enum { NR_MMAP = 192, NR_MUNMAP = 91, NR_MREMAP = 163 }; /* mmap2, which counts 
 
 enum { PROT_READ_ = 1, PROT_WRITE_ = 2, MAP_PRIVATE_ = 2, MAP_ANONYMOUS_ = 0x20 };
 enum { MREMAP_MAYMOVE_ = 1, MREMAP_FIXED_ = 2, MREMAP_DONTUNMAP_ = 4, ENOMEM_ = 12, EINVAL_ = 22 };
-enum { PAGE_BITS = 12, PAGE = 1 << PAGE_BITS, LARGE = 1024, PHASES = 16, FIELDS = 6 };
+enum { PAGE_BITS = 12, PAGE = 1 << PAGE_BITS, LARGE = 256, PHASES = 16, FIELDS = 6 };
 enum { PLAIN, ALIGNED, MAPPED, FILE_MAPPED }; /* kinds of blocks */
 #define FAILED ((void *)-1)
 #define NEVER ((word)-1)

@@ -1,12 +1,12 @@
 """What a block of heap is for, told from what can be observed: when it came, how, and whether inferences change it.
 
-Runtimes do not label their memory. These rules hold for blocks of 2 KiB and more; smaller ones are ``runtime``.
+Runtimes do not label their memory. These rules hold for blocks of 256 bytes and more; smaller ones are ``runtime``.
 
 1. Asked for while an inference ran: activations.
 2. Gone by the end though asked for at loading: runtime. It served to load.
 3. Its bytes differ after an inference with another input: activations. Mappings are not compared, since reading them
    would touch them: those of loading are runtime (OpenVINO's code), less the pages that nobody touched.
-4. In a runtime with XNNPACK: each word in it is an address of live heap or an offset into a block. That is an
+4. In a runtime with XNNPACK, from 2 KiB on: each word is an address of live heap or an offset into a block. That is an
    indirection buffer, so activations. XNNPACK sets them up for one input size, in the order of the graph, after all
    weights are packed; so an aligned block that is younger than the first of them is a table for that size
    (interpolation weights): activations.
@@ -31,7 +31,9 @@ import numpy as np
 from segformer_edge.memory.measurement import ROLES, Split
 from segformer_edge.memory.meters import Live, touched
 
-MINIMUM = 2048
+MINIMUM = 256
+#: Smaller tables of pointers belong to the graph.
+_INDIRECTION_MINIMUM = 2048
 _STRETCH = 256
 _WORD = np.dtype(f"u{ctypes.sizeof(ctypes.c_void_p)}")
 
@@ -82,6 +84,7 @@ def find_roles(
         block.born
         for block in large
         if xnnpack
+        and block.size >= _INDIRECTION_MINIMUM
         and block.kind == "malloc"
         and now[block.born] == before.get(block.born)
         and is_indirection(block, spans, room)
@@ -114,8 +117,9 @@ def is_indirection(block: Live, spans: tuple[int, int], room: int) -> bool:
 
 def stands_in(files: Sequence[bytes], content: memoryview) -> bool:
     """Whether three stretches of ``content`` stand in one of the files; stretches of few distinct bytes say nothing."""
-    places = [(len(content) - _STRETCH) * part // 4 for part in (1, 2, 3)]
-    stretches = [bytes(content[place : place + _STRETCH]) for place in places]
+    length = min(_STRETCH, len(content) // 2)
+    places = [(len(content) - length) * part // 4 for part in (1, 2, 3)]
+    stretches = [bytes(content[place : place + length]) for place in places]
     telling = [stretch for stretch in stretches if len(set(stretch)) >= 16]
     return bool(telling) and any(all(file.find(stretch) >= 0 for stretch in telling) for file in files)
 
