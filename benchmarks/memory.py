@@ -20,7 +20,7 @@ from typing import Any
 import memory_size
 from defaults.build import build, main_file
 from defaults.pipelines import choose_pipelines
-from memory_cases import CASES, FIGURES, SETTINGS, Case, Row, Setting, Side
+from memory_cases import CAMVID, CASES, FIGURES, RANDOM, Case, Row, Setting, Side
 from memory_latency import latencies
 from memory_ours import Source, our_file, prepare_source
 from memory_table import bytes_text, markdown, update
@@ -33,6 +33,7 @@ from segformer_edge.memory.measurement import Measurement
 from segformer_edge.progress import Progress, progress_for_terminal
 
 Measure = Callable[..., Measurement]
+TimeFiles = Callable[[Sequence[Path], str], list[float]]
 #: Why a side has no figures where it was left out.
 LEFT_OUT = "left out of this run"
 
@@ -89,8 +90,8 @@ def fill(
     find_ours: Callable[[Case, int | None], Path],
     on: str | None,
     tell: Progress,
-    measure: Measure = measure,
-    time_files: Callable[[Sequence[Path], str], list[float]] = latencies,
+    measure: Measure,
+    time_files: TimeFiles,
 ) -> Row:
     """Find and measure the three files of ``case``. What fails is in the row, not an exception."""
     files: dict[str, Path] = {}
@@ -113,9 +114,7 @@ def fill(
     return _with_latencies(row, files, tell, time_files)
 
 
-def _with_latencies(
-    row: Row, files: Mapping[str, Path], tell: Progress, time_files: Callable[[Sequence[Path], str], list[float]]
-) -> Row:
+def _with_latencies(row: Row, files: Mapping[str, Path], tell: Progress, time_files: TimeFiles) -> Row:
     """``row`` with the time of every file that could be measured."""
     sides = {side.label: side for side in (row.default, row.ours, row.untiled)}
     good = [label for label, side in sides.items() if side.figure_bytes is not None]
@@ -179,8 +178,7 @@ def build_parser() -> Parser:
 def sources(options: Any, cases: Sequence[Case]) -> dict[str, Source]:
     """Weights and images of each setting that has weights. Raises UsageError."""
     options.ours.mkdir(parents=True, exist_ok=True)
-    given = {setting.name: setting.weights and options.weights for setting in SETTINGS}
-    given["camvid"] = str(options.camvid) if options.camvid else None
+    given = {RANDOM.name: options.weights, CAMVID.name: str(options.camvid) if options.camvid else None}
     wanted: dict[str, Setting] = {case.setting.name: case.setting for case in cases}
     return {
         name: prepare_source(setting, weights, options.calibration, options.ours)
@@ -210,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{'row':22} {'default':>13} {'no budget':>13} {'ours':>13}  within its limit", flush=True)
     with progress_for_terminal() as tell:
         for case in cases:
-            rows.append(fill(case, find_default, find_ours, options.on, tell))
+            rows.append(fill(case, find_default, find_ours, options.on, tell, measure, latencies))
             print(line(rows[-1]), flush=True)
     options.docs.mkdir(exist_ok=True)
     write_json(

@@ -18,11 +18,10 @@ MAX_CPU_DIFFERENCE = 0.02
 
 @dataclass(frozen=True)
 class Setting:
-    """One network and input size, for both sides; ``weights`` None are the user's own checkpoint."""
+    """One input size and number of classes, for both sides; the weights are named on the command line."""
 
     name: str
     title: str
-    weights: str | None
     size: tuple[int, int]
 
     @property
@@ -93,9 +92,8 @@ class Case:
         return int(default_bytes * SHARE_OF_DEFAULT)
 
 
-RANDOM = Setting("random", "512x512, 150 classes", "random:b0:150", (512, 512))
-CAMVID = Setting("camvid", "384x512, CamVid", None, (384, 512))
-SETTINGS = (RANDOM, CAMVID)
+RANDOM = Setting("random", "512x512, 150 classes", (512, 512))
+CAMVID = Setting("camvid", "384x512, CamVid", (384, 512))
 
 PLAIN = Kind(
     "tflite-plain", "`.tflite` without delegate, arena", "litert_int8", "tflite", "full", "arena", "no-delegate",

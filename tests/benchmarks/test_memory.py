@@ -168,7 +168,8 @@ def test_command_takes_given_files_and_writes_both_documents(tmp_path, monkeypat
     import memory
 
     fake, ours = FakeMachine(), tmp_path / "ours"
-    monkeypatch.setattr(memory.fill, "__defaults__", (fake.measure, fake.time))
+    monkeypatch.setattr(memory, "measure", fake.measure)
+    monkeypatch.setattr(memory, "latencies", fake.time)
     monkeypatch.setattr(fake, "SIZES", {"model": MIB})
     monkeypatch.setattr(fake, "TIMES", {"model": 100.0})
     for folder in ("random-tflite-plain", "random-tflite-plain-no-budget"):
