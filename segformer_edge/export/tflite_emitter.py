@@ -56,7 +56,7 @@ VIEWS = frozenset(
 )
 RELU = _ATEN.relu.default
 
-#: Operators that a result made of another tensor's numbers waits for its next reader; see ``Emitter.once``.
+#: How many operators long a copy waits for its next reader.
 NEAR = 16
 
 T = TypeVar("T")
@@ -94,26 +94,28 @@ class Emitter:
         #: Module that the operators appended now come from.
         self.where = ""
         self._made: dict[Hashable, Any] = {}
+        #: Copies with the number of operators there were at their last use.
+        self._copies: dict[Hashable, tuple[Tensor, int]] = {}
         self._wanted: dict[Node, Kind | None] = {}
 
     # -- operators
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """``make()``, or what it gave for the same ``key`` before: bands share what they have in common.
-
-        A tensor that an operator gave is shared if it was used among the last ``NEAR`` operators. To keep it alive for
-        longer takes more memory than to make it again takes time.
-        """
-        made = self._made.get(key)
-        if made is None or (not self._lasting(made[0]) and len(self.operators) - made[1] > NEAR):
-            made = (make(), 0)
-        self._made[key] = (made[0], len(self.operators))
-        found: T = made[0]
+        """``make()``, or what it gave for the same ``key`` before: bands share what they have in common."""
+        if key not in self._made:
+            self._made[key] = make()
+        found: T = self._made[key]
         return found
 
-    @staticmethod
-    def _lasting(made: Any) -> bool:
-        return not isinstance(made, Tensor) or made.constant
+    def nearby(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """As ``once``, for a copy beside which its source stays alive: shared where it was used among the last ``NEAR``
+        operators. To keep it for longer takes more memory than to make it again takes time.
+        """
+        made, used = self._copies.get(key, (None, 0))
+        if made is None or len(self.operators) - used > NEAR:
+            made = make()
+        self._copies[key] = (made, len(self.operators))
+        return made
 
     def emit(
         self, code: str, inputs: Sequence[Tensor], shape: Sequence[int], kind: Kind = FLOAT, **options: Any
@@ -173,7 +175,7 @@ class Emitter:
             return tensor
         if tensor.constant:
             return self.once(("quantize", tensor, kind), lambda: quantized(tensor, kind))
-        return self.once(("quantize", tensor, kind), lambda: self.emit("QUANTIZE", [tensor], tensor.shape, kind))
+        return self.nearby(("quantize", tensor, kind), lambda: self.emit("QUANTIZE", [tensor], tensor.shape, kind))
 
     def as_float(self, tensor: Tensor) -> Tensor:
         """``tensor`` for an operator that computes in float."""
@@ -181,7 +183,7 @@ class Emitter:
             return tensor
         if tensor.constant:
             return self.once(("dequantize", tensor), lambda: constant(tensor.real()))
-        return self.once(("dequantize", tensor), lambda: self.emit("DEQUANTIZE", [tensor], tensor.shape))
+        return self.nearby(("dequantize", tensor), lambda: self.emit("DEQUANTIZE", [tensor], tensor.shape))
 
     # -- layouts
 
@@ -214,7 +216,7 @@ class Emitter:
         if not any(chain(*gaps)):
             return tensor
         shape = [side + sum(gap) for side, gap in zip(tensor.shape, gaps, strict=True)]
-        return self.once(
+        return self.nearby(
             ("pad", tensor, tuple(gaps)),
             lambda: self.emit("PAD", [tensor, self.integers(gaps)], shape, tensor.kind),
         )

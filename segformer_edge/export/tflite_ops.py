@@ -57,6 +57,8 @@ def _conv2d(emitter: Emitter, node: Node) -> None:
     groups, channels = argument_of(node, 6, "groups", 1), image.view.shape[1]
     if _pair(argument_of(node, 5, "dilation", 1)) != (1, 1) or groups not in (1, channels):
         raise ArtifactError(f"The convolution '{emitter.where}' is dilated or grouped.")
+    if not weight.tensor.constant:
+        raise ArtifactError(f"The weight of the convolution '{emitter.where}' is computed in the network.")
     out, kernel = shape_of(node), weight.view.shape[2:]
     depthwise = groups > 1
     axes = [_gaps(*each) for each in zip(image.view.shape[2:], out[2:], kernel, stride, _pair(padding), strict=True)]

@@ -103,7 +103,7 @@ def _part(emitter: Emitter, value: Value, dim: int, start: int, size: int) -> Va
     view = View(shape, value.view.order)
     begin = [start if i == place else 0 for i in range(len(shape))]
     inputs = [tensor, emitter.integers(begin), emitter.integers(view.stored)]
-    part = emitter.once(
+    part = emitter.nearby(
         ("slice", tensor, start, place, size), lambda: emitter.emit("SLICE", inputs, view.stored, tensor.kind)
     )
     return Value(part, view)
