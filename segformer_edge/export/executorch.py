@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,45 +11,138 @@ import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.exir import EdgeCompileConfig, EdgeProgramManager, to_edge_transform_and_lower
 from executorch.exir._serialize._program import deserialize_pte_binary
+from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.fx import Graph, GraphModule, Node
 from torch.fx.passes.infra.partitioner import Partition
+from torch.fx.passes.infra.pass_base import PassBase, PassResult
 from torchao.quantization.pt2e.quantizer.duplicate_dq_pass import DuplicateDQPass
 
+from quantization.params import RANGES, TORCH_DTYPES, ActivationParams
 from quantization.sites import Mode, named_weights, set_mode
 from segformer_edge.export.exporter import Exported, example_image, float_specs
 from segformer_edge.jsonfile import write_bytes
 from segformer_edge.report.schema import Memory, Ops
 from segformer_edge.rewrite.graph import EdgeSegFormer
+from segformer_edge.runtime.metadata import InputSpec, OutputSpec
 
 _BOOKKEEPING = ("quantize", "dequantize", "getitem", "executorch_call_delegate")
 
 
-class WholeGraphPartitioner(XnnpackPartitioner):
-    """Takes the graph as one partition where XNNPACK supports every node of it, but for a tail such as the argmax.
+def _owners(graph: Graph) -> dict[Node, Node | None]:
+    """The one argmax that needs a node; None where several do, or none."""
+    readers: dict[Node, list[Node]] = {node: [] for node in graph.nodes}
+    for argmax in graph.nodes:
+        if "argmax" not in str(argmax.target):
+            continue
+        waiting, seen = list(argmax.all_input_nodes), set[Node]()
+        while waiting:
+            node = waiting.pop()
+            if node not in seen:
+                seen.add(node)
+                readers[node].append(argmax)
+                waiting.extend(node.all_input_nodes)
+    return {node: of[0] if len(of) == 1 else None for node, of in readers.items()}
 
-    The stock partitioner grows partitions match by match and, with float residual adds between int8 convolutions, ends
-    with dozens of them although nothing is left over. One partition that nothing leaves and enters again has no cycle.
+
+class DequantizeWhereItIsRead(PassBase):
+    """Gives what belongs to one band's argmax a dequantize of its own, so that integers pass between partitions."""
+
+    def call(self, graph_module: GraphModule) -> PassResult:
+        graph = graph_module.graph
+        owners = _owners(graph)
+        for node in list(graph.nodes):
+            if "dequantize" not in node.name:
+                continue
+            copies: dict[Node, Node] = {}
+            for user in list(node.users):
+                owner = owners[user]
+                if owner is None or owner is owners[node]:
+                    continue
+                if owner not in copies:
+                    with graph.inserting_before(user):
+                        copies[owner] = graph.node_copy(node)
+                user.replace_input_with(node, copies[owner])
+        graph_module.recompile()
+        return PassResult(graph_module, True)
+
+
+class BandPartitioner(XnnpackPartitioner):
+    """One delegate call for the network; with labels, one more for each band of the head.
+
+    XNNPACK has no argmax. What only one band's argmax needs is a partition of its own, so that the logits of one band
+    exist at a time. The stock partitioner grows partitions match by match and, with float operators between int8
+    convolutions, ends with dozens of them although nothing is left over; partitions that nothing leaves and enters
+    again have no cycle. Where XNNPACK refuses an operator in between, the stock partitioner decides.
     """
 
     def generate_partitions(self, ep: ExportedProgram) -> list[Partition]:
         matched = {node for group in self.get_matched_nodes_from_configs(ep) for node in group}
-        calls = {node for node in ep.graph.nodes if node.op == "call_function"}
-        left = calls - matched
-        if all(user in left or user.op == "output" for node in left for user in node.users):
-            return [Partition(id=0, nodes=matched)]
-        return super().generate_partitions(ep)
+        left = [node for node in ep.graph.nodes if node.op == "call_function" and node not in matched]
+        if any(user in matched for node in left for user in node.users):
+            return super().generate_partitions(ep)
+        owners = _owners(ep.graph)
+        partitions: dict[Node | None, set[Node]] = {}
+        for node in matched:
+            partitions.setdefault(owners[node], set()).add(node)
+        return [Partition(id=index, nodes=nodes) for index, nodes in enumerate(partitions.values())]
+
+
+class IntegerInterface(nn.Module):
+    """The network with an int8 image ``(1, H, W, 3)`` in, and int8 logits ``(1, C, H/4, W/4)`` or labels out."""
+
+    def __init__(self, network: EdgeSegFormer) -> None:
+        super().__init__()
+        self.network = network.take_channels_last()
+        logits = network.output_form == "logits"
+        site = network.decode_head.classifier.output
+        self.given = site.params if logits and site.active else None
+
+    def forward(self, image: Tensor) -> Tensor:
+        ops = torch.ops.quantized_decomposed
+        y = self.network(ops.dequantize_per_tensor(image, *_arguments(self.network.image.params)))
+        return y if self.given is None else ops.quantize_per_tensor(y, *_arguments(self.given))
+
+
+def _arguments(params: ActivationParams) -> tuple:
+    return (params.scale, params.zero_point, *RANGES[params.dtype], TORCH_DTYPES[params.dtype])
+
+
+def _argmax_of_integers(graph: Graph) -> None:
+    """The largest logit is the largest integer: no float copy of the logits for the argmax."""
+    for node in graph.nodes:
+        if node.target is torch.ops.aten.argmax.default:
+            source = node.args[0]
+            if source.target is torch.ops.quantized_decomposed.dequantize_per_tensor.default:
+                node.replace_input_with(source, source.args[0])
+    graph.eliminate_dead_code()
+
+
+def _without_notes(program: ExportedProgram) -> ExportedProgram:
+    """Drop where each node came from: the passes copy these notes for every node they touch."""
+    for node in program.graph.nodes:
+        for key in ("nn_module_stack", "source_fn_stack", "stack_trace", "from_node", "torch_fn"):
+            node.meta.pop(key, None)
+    return program
 
 
 def _lower(network: EdgeSegFormer, size: tuple[int, int]) -> tuple[EdgeProgramManager, ExportedProgram]:
-    example = (example_image(size),)
     set_mode(network, Mode.EXPORT)
-    module = torch.export.export(network, example).module(check_guards=False)
+    module: nn.Module = network
+    example: tuple[Tensor, ...] = (example_image(size),)
+    if network.image.active:
+        module = IntegerInterface(network).eval()
+        example = (torch.zeros(1, *size, 3, dtype=torch.int8),)
+    exported = torch.export.export(module, example).module(check_guards=False)
+    _argmax_of_integers(exported.graph)
+    exported.recompile()
     # XNNPACK matches dequantize -> operator -> quantize, so every reader needs a dequantize of its own.
-    duplicated = DuplicateDQPass()(module)
-    program = torch.export.export(duplicated.graph_module if duplicated else module, example)
+    duplicated = DuplicateDQPass()(exported)
+    program = _without_notes(torch.export.export(duplicated.graph_module if duplicated else exported, example))
     lowered = to_edge_transform_and_lower(
         program,
-        partitioner=[WholeGraphPartitioner()],
+        transform_passes=[DequantizeWhereItIsRead()] if network.output_form == "labels" else None,
+        partitioner=[BandPartitioner()],
         compile_config=EdgeCompileConfig(_check_ir_validity=False),
     )
     return lowered, program
@@ -61,8 +155,20 @@ def _operators(program: ExportedProgram) -> Counter[str]:
     return Counter(name for name in names if not name.startswith(_BOOKKEEPING))
 
 
+def _specs(network: EdgeSegFormer, size: tuple[int, int]) -> tuple[InputSpec, OutputSpec]:
+    image, output = float_specs(network, size)
+    taken, given = network.image.params, network.decode_head.classifier.output.params
+    if network.channels_last and taken is not None:
+        image = InputSpec(None, (1, *size, 3), "nhwc", taken.dtype, taken.scale, taken.zero_point)
+        if given is not None and network.output_form == "logits":
+            output = replace(output, dtype=given.dtype, scale=given.scale, zero_point=given.zero_point)
+    return image, output
+
+
 class ExecuTorchExporter:
-    """Float32 image ``(1, 3, H, W)`` in, float32 logits out; convolutions run in int8 inside the delegate."""
+    """Int8 image ``(1, H, W, 3)`` in, int8 logits ``(1, C, H/4, W/4)`` or uint8 labels out; where the recipe leaves the
+    image or the logits in float, float32 image ``(1, 3, H, W)`` in and float32 logits out.
+    """
 
     def export(self, network: EdgeSegFormer, size: tuple[int, int], stem: Path) -> Exported:
         with torch.no_grad():
@@ -74,7 +180,7 @@ class ExecuTorchExporter:
         total = _operators(program).total()
         int8 = sum(conv.active for _, conv in named_weights(network))
         plan = deserialize_pte_binary(buffer).program.execution_plan[0]
-        image, output = float_specs(network, size)
+        image, output = _specs(network, size)
         return Exported(
             files=(path.name,),
             input=image,

@@ -124,6 +124,8 @@ class EmittedGraph:
     inputs: list[Tensor]
     outputs: list[Tensor]
     operators: list[Operator]
+    #: Whether a runtime must keep that order, which a delegate would otherwise take apart: what it takes comes first.
+    ordered: bool = False
 
     def tensors(self) -> Iterator[Tensor]:
         """Every tensor once, in the order of first use."""

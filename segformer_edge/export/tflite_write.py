@@ -108,6 +108,8 @@ class _Writer:
         self.model.subgraphs, self.model.buffers = [self.subgraph], self.buffers
         self.model.operatorCodes = [self._code(*key) for key in self.codes]
         self.model.signatureDefs = [self._signature(graph)]
+        if graph.ordered:
+            self.model.metadata = [self._metadata("model_control_dependencies", _chain(len(graph.operators)))]
 
     def _tensor(self, tensor: Tensor) -> Any:
         entry = schema.TensorT()
@@ -123,6 +125,12 @@ class _Writer:
             self.places[content] = len(self.buffers)
             self.buffers.append(_Buffer(content))
         return self.places[content]
+
+    def _metadata(self, name: str, content: bytes) -> Any:
+        entry = schema.MetadataT()
+        entry.name, entry.buffer = name, len(self.buffers)
+        self.buffers.append(_Buffer(content))
+        return entry
 
     def _operator(self, op: Operator) -> Any:
         entry, width = schema.OperatorT(), op.inputs[0].dtype if op.inputs[0] else ""
@@ -156,6 +164,22 @@ class _Writer:
                 entries.append(entry)
             setattr(signature, name, entries)
         return signature
+
+
+def _chain(operators: int) -> bytes:
+    """Control dependencies of each operator on the one before it, so that a delegate takes runs of neighbours alone.
+
+    The form is that of TFLite's metadata_util: a version, the number of graphs, then for each the number of edges and
+    their two ends, all as protobuf varints and the ends zigzag-encoded.
+    """
+    content = bytearray()
+    ends = (end for i in range(operators - 1) for end in (2 * i, 2 * (i + 1)))
+    for value in (1, 1, max(operators - 1, 0), *ends):
+        while value >= 128:
+            content.append(value % 128 + 128)
+            value //= 128
+        content.append(value)
+    return bytes(content)
 
 
 def tflite_bytes(graph: EmittedGraph) -> bytes:

@@ -1,0 +1,159 @@
+"""What a LiteRT graph will take, before there is a file: the same liveness as ``profile`` shows, on a graph being made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+from segformer_edge.export.tflite_graph import EmittedGraph
+from segformer_edge.export.tflite_graph import Operator as Emitted
+from segformer_edge.export.tflite_graph import Tensor as EmittedTensor
+from segformer_edge.memory import xnnpack
+from segformer_edge.memory.graph import GraphBuilder, MemoryGraph, with_in_place
+from segformer_edge.memory.liveness import Block, Liveness, greedy_by_size, live_bytes, liveness
+
+#: What XNNPACK's delegate takes none of. It refuses int16 everywhere.
+_NOT_DELEGATED = ("ARG_MAX", "CAST")
+_MOST_CONCATENATED = 4
+#: Operators of the built-in kernels whose result takes the place of an input that is not read again.
+_IN_PLACE = ("ADD", "SUB", "MUL", "RELU", "SOFTMAX", "RESHAPE", "GELU", "RSQRT")
+#: Heap per operator besides tensors, measured: LiteRT's own structures, and XNNPACK's.
+_NODE_BYTES, _DELEGATED_NODE_BYTES, _FIXED_BYTES = 350, 1450, 500_000
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Bytes that an inference takes by the liveness model. ``blocked_by`` names where the largest part comes from."""
+
+    #: LiteRT's arena, with the input, which LiteRT never reuses.
+    arena: int
+    #: XNNPACK's workspace and what its operators keep.
+    workspace: int
+    kept: int
+    #: Structures of the runtime.
+    runtime: int
+    operators: int
+    blocked_by: str
+
+    @property
+    def growth(self) -> int:
+        """All of it: what an inference adds to the process, without weights."""
+        return self.arena + self.workspace + self.kept + self.runtime
+
+
+def forecast(graph: EmittedGraph, *, delegate: bool) -> Forecast:
+    """What LiteRT will take for ``graph``, with XNNPACK as its delegate or without."""
+    memory, parts = _memory_graph(graph, delegate)
+    arena = liveness(_by_part(memory, parts), lambda tensor: tensor.area == "arena")
+    inside = liveness(memory, lambda tensor: tensor.area == "workspace", scratch=False)
+    blocks = [replace(block, bytes=block.bytes + 16) for block in inside.blocks if block.bytes]
+    blocks += [Block(op.scratch, i, i) for i, op in enumerate(memory.operators) if op.scratch and op.delegate]
+    delegated = sum(op.delegate is not None for op in memory.operators)
+    count = len(memory.operators)
+    return Forecast(
+        arena=greedy_by_size(arena.blocks),
+        workspace=greedy_by_size(blocks) if blocks else 0,
+        kept=memory.kept_bytes,
+        runtime=_FIXED_BYTES + _NODE_BYTES * count + _DELEGATED_NODE_BYTES * delegated,
+        operators=count,
+        blocked_by=_blocking(graph, memory, parts, arena, blocks),
+    )
+
+
+def _blocking(
+    graph: EmittedGraph, memory: MemoryGraph, parts: Sequence[int], arena: Liveness, inside: Sequence[Block]
+) -> str:
+    """The operator at which most is alive, in the arena and inside a delegate together, and its module."""
+    within = live_bytes(inside, len(parts))
+    total = [arena.live_bytes[part] + own for part, own in zip(parts, within, strict=True)]
+    worst = max(range(len(total)), key=total.__getitem__)
+    op = graph.operators[worst]
+    return f"{op.code} in {op.where or 'the decode head'}"
+
+
+def _delegated(op: Emitted) -> bool:
+    tensors = [tensor for tensor in (*op.inputs, op.output) if tensor is not None]
+    if op.code in _NOT_DELEGATED or any(tensor.dtype == "int16" for tensor in tensors):
+        return False
+    if op.code == "CONCATENATION":
+        return len(op.inputs) <= _MOST_CONCATENATED and op.output.dtype in ("int8", "float32")
+    return not (op.code == "GELU" and op.output.dtype == "int8")
+
+
+def _memory_graph(graph: EmittedGraph, delegate: bool) -> tuple[MemoryGraph, list[int]]:
+    """The graph as memory sees it, and for each operator the part of the execution plan it belongs to."""
+    parts: list[int] = []
+    taken = [delegate and _delegated(op) for op in graph.operators]
+    for i in range(len(taken)):
+        together = bool(i) and taken[i] and taken[i - 1]
+        parts.append(parts[-1] + (not together) if i else 0)
+    where: dict[EmittedTensor, set[int]] = {tensor: {-1} for tensor in (*graph.inputs, *graph.outputs)}
+    for op, part in zip(graph.operators, parts, strict=True):
+        for tensor in (*op.inputs, op.output):
+            if tensor is not None:
+                where.setdefault(tensor, set()).add(part)
+    inside = {part for part, is_taken in zip(parts, taken, strict=True) if is_taken}
+    builder, index = GraphBuilder(), dict[EmittedTensor, int]()
+    for tensor in graph.tensors():
+        kind = "input" if tensor in graph.inputs else "output" if tensor in graph.outputs else "intermediate"
+        hidden = len(where[tensor]) == 1 and next(iter(where[tensor])) in inside
+        index[tensor] = builder.tensor(
+            tensor.name, tensor.shape, tensor.dtype, "constant" if tensor.constant else kind,
+            area="workspace" if hidden else "arena", bytes=tensor.nbytes,
+        )  # fmt: skip
+    for op, is_taken in zip(graph.operators, taken, strict=True):
+        builder.operator(
+            op.code,
+            [index[tensor] for tensor in op.inputs if tensor is not None],
+            [index[op.output]],
+            name=op.where,
+            delegate="XNNPACK" if is_taken else None,
+            kept=_kept(op) if is_taken else 0,
+            scratch=_scratch(op, is_taken),
+        )
+    memory = builder.build(holds_inputs=True)
+    # Inside a delegate XNNPACK decides, outside LiteRT.
+    return xnnpack.in_place(memory) if delegate else with_in_place(memory, (), _IN_PLACE), parts
+
+
+def _by_part(memory: MemoryGraph, parts: Sequence[int]) -> MemoryGraph:
+    """``memory`` with each part of the execution plan as one operator."""
+    inputs: list[dict[int, None]] = [{} for _ in range(parts[-1] + 1)]
+    outputs: list[dict[int, None]] = [{} for _ in inputs]
+    scratch = [0] * len(inputs)
+    for op, part in zip(memory.operators, parts, strict=True):
+        inputs[part] |= dict.fromkeys(op.inputs)
+        outputs[part] |= dict.fromkeys(op.outputs)
+        if op.delegate is None:
+            scratch[part] = op.scratch
+    builder = GraphBuilder(tensors=list(memory.tensors))
+    for taken, given, bytes_ in zip(inputs, outputs, scratch, strict=True):
+        builder.operator("part", taken, given, dtype="", scratch=bytes_)
+    return builder.build(holds_inputs=memory.holds_inputs)
+
+
+def _kept(op: Emitted) -> int:
+    """Indirection buffers of XNNPACK."""
+    shape = op.output.shape
+    if op.code == "RESIZE_BILINEAR":
+        return xnnpack.resize_indirection(prod(shape[:3]), op.output.dtype)
+    if op.code not in ("CONV_2D", "DEPTHWISE_CONV_2D") or op.inputs[1] is None:
+        return 0
+    kernel = op.inputs[1].shape[1:3]
+    if op.code == "CONV_2D":
+        return xnnpack.convolution_indirection(prod(shape[:3]), kernel[0] * kernel[1])
+    return xnnpack.depthwise_indirection(shape[0] * shape[1], shape[2], (kernel[0], kernel[1]), 1)
+
+
+def _scratch(op: Emitted, delegated: bool) -> int:
+    """What the kernel takes while it runs: a turned second factor, or the unfolded input of a convolution."""
+    if op.code == "BATCH_MATMUL" and op.inputs[1] is not None and not op.inputs[1].constant:
+        factor = op.inputs[1]
+        element = factor.nbytes // prod(factor.shape)
+        return xnnpack.packing_scratch(factor.shape, element) if delegated else factor.nbytes
+    if op.code == "CONV_2D" and not delegated and op.inputs[1] is not None:
+        weight = op.inputs[1].shape
+        if weight[1:3] != (1, 1):
+            return prod(op.output.shape[:3]) * prod(weight[1:]) * (1 if op.output.dtype == "int8" else 4)
+    return 0
