@@ -126,6 +126,10 @@ def profile_file(
             measured = measure(path, on=on, threads=threads, variant="" if delegate else NO_DELEGATE)
         except MissingBackendError as error:
             notes.append(f"Not measured: {error.args[0]} {error.hint}".strip())
+        except ArtifactError as error:
+            if reading.fixed_shapes:
+                raise
+            notes.append(f"Not measured: {error.args[0]}")
     notes += reading.notes
     parts = [path, *(path.with_suffix(suffix) for suffix in form.companions)]
     size = sum(part.stat().st_size for part in parts if part.exists())

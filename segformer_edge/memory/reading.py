@@ -40,6 +40,8 @@ class Reading:
     #: Whether the delegate's planner uses what is free before the first block: seen in LiteRT 2.3, not in
     #: ExecuTorch 1.4, which brings an older XNNPACK.
     fills_front: bool = True
+    #: Whether every tensor of the file has one shape.
+    fixed_shapes: bool = True
 
     @cached_property
     def live(self) -> Liveness:

@@ -7,27 +7,37 @@ src/indirection.c, as of 2026.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from segformer_edge.errors import ArtifactError
 from segformer_edge.memory.flatbuffer import Buffer, Table, root_table, unpack
-from segformer_edge.memory.graph import BITS, MemoryGraph, with_in_place
+from segformer_edge.memory.graph import BITS, MemoryGraph, Operator, with_in_place
 
 #: Bytes of a pointer on the CPUs that matter here; 32-bit ones need half.
 POINTER = 8
 NO_VALUE = 0xFFFFFFFF
 
 #: Operators whose result XNNPACK may put in the memory of an input, in its own names and in TFLite's. Views are no
-#: exception: where the input has a second reader, they copy. Gelu is left out: between conversions it was not in place.
+#: exception: where the input has a second reader, they copy.
 IN_PLACE = (
     "StaticReshape", "Copy", "RESHAPE", "SQUEEZE", "EXPAND_DIMS",
     "Add", "Subtract", "Multiply", "Div", "Maximum", "Minimum", "Abs", "Ceiling", "Clamp", "ELU", "Exp", "Floor",
-    "Hardswish", "LeakyReLU", "Log", "Negate", "ReciprocalSquareRoot", "Sigmoid", "Square", "SquareRoot",
+    "Gelu", "Hardswish", "LeakyReLU", "Log", "Negate", "ReciprocalSquareRoot", "Sigmoid", "Square", "SquareRoot",
     "Tanh", "Softmax",
-    "ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "ABS", "CEIL", "ELU", "EXP", "FLOOR", "HARD_SWISH",
+    "ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "ABS", "CEIL", "ELU", "EXP", "FLOOR", "GELU", "HARD_SWISH",
     "LEAKY_RELU", "LOG", "NEG", "RSQRT", "LOGISTIC", "SQUARE", "SQRT", "TANH", "SOFTMAX", "RELU", "RELU6",
 )  # fmt: skip
+
+CONVERTING = ("Convert", "QUANTIZE", "DEQUANTIZE")
+#: Functions of one number.
+FUNCTIONS = (
+    "Abs", "Ceiling", "ELU", "Exp", "Floor", "Gelu", "Hardswish", "LeakyReLU", "Log", "Negate", "ReciprocalSquareRoot",
+    "Sigmoid", "Square", "SquareRoot", "Tanh",
+    "ABS", "CEIL", "ELU", "EXP", "FLOOR", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOG", "NEG", "RSQRT", "LOGISTIC",
+    "SQUARE", "SQRT", "TANH",
+)  # fmt: skip
+_TABLES = (("int8", "int8"), ("uint8", "uint8"))
 
 _DTYPES = {
     1: "float32", 2: "float16", 3: "int8", 4: "uint8", 5: "int32", 6: "int8", 7: "int32", 8: "int4", 9: "int8",
@@ -127,6 +137,31 @@ def read_blob(data: Buffer) -> XnnGraph:
 def in_place(graph: MemoryGraph) -> MemoryGraph:
     """``graph`` with the aliases that XNNPACK makes inside its workspace."""
     return with_in_place(graph, (), IN_PLACE, single_reader=True)
+
+
+def fuse_tables(graph: MemoryGraph) -> MemoryGraph:
+    """``graph`` without the floats of dequantize -> function -> quantize, which become a table from int8 to int8.
+
+    Seen in LiteRT 2.3 and ExecuTorch 1.4: the tensors between keep their names and take no bytes.
+    """
+    readers: dict[int, list[Operator]] = {}
+    for op in graph.operators:
+        for t in op.inputs:
+            readers.setdefault(t, []).append(op)
+    tensors = list(graph.tensors)
+    for op in graph.operators:
+        if op.type not in CONVERTING or op.delegate is None:
+            continue
+        chain = [op.outputs[0]]
+        while len(readers.get(chain[-1], ())) == 1 and readers[chain[-1]][0].type in FUNCTIONS:
+            chain.append(readers[chain[-1]][0].outputs[0])
+        ends = readers.get(chain[-1], ())
+        narrow = tensors[op.inputs[0]].dtype, *(tensors[end.outputs[0]].dtype for end in ends)
+        inside = all(tensors[t].area == "workspace" for t in chain)
+        if len(chain) > 1 and len(ends) == 1 and ends[0].type in CONVERTING and narrow in _TABLES and inside:
+            for t in chain:
+                tensors[t] = replace(tensors[t], bytes=0)
+    return replace(graph, tensors=tuple(tensors))
 
 
 def convolution_indirection(pixels: int, taps: int) -> int:

@@ -57,7 +57,12 @@ def read_onnx(path: Path, *, threads: int = 1, on: str = "host") -> Reading:
     inputs = {name: (dtype, shape) for name, (dtype, shape) in answer["inputs"].items()}
     graph = with_in_place(_graph(content, {**results, "": inputs}, notes), _VIEWS, _OVERWRITING, only=_in_place(first))
     return Reading(
-        graph, _plans(first, second), "onnxruntime's optimizer and profiler", answer["versions"], tuple(notes)
+        graph,
+        _plans(first, second),
+        "onnxruntime's optimizer and profiler",
+        answer["versions"],
+        tuple(notes),
+        fixed_shapes=not answer["open_shapes"],
     )
 
 
