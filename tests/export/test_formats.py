@@ -65,6 +65,14 @@ def test_tflite_is_int8_from_end_to_end(request, name):
         assert [tensors[i]["dtype"] for i in op["inputs"][:2]] == [np.int8, np.int8]
 
 
+@pytest.mark.parametrize("name", ["tiny_run", "b1_run", "labels_run"])
+def test_tflite_is_one_xnnpack_partition(request, name):
+    interpreter = Interpreter(str(request.getfixturevalue(name).file("tflite")))
+    interpreter.allocate_tensors()
+    names = [op["op_name"] for op in interpreter._get_ops_details()]
+    assert names.count("DELEGATE") == 1
+
+
 @pytest.mark.parametrize("name", ["tiny_run", "b1_run"])
 def test_tflite_has_the_scales_of_the_encodings(request, name):
     run = request.getfixturevalue(name)
