@@ -36,7 +36,7 @@ CPU revision\t: {revision}
 def prepare(architecture: Architecture, tell: Progress | None = None, force: bool = False) -> Sysroot:
     """Make the sysroot of ``architecture`` in the cache folder, or nothing where it is there and right.
 
-    Takes about a minute and 110 MB from Debian's mirror and the package index, both as the host is set up. Needs no
+    Takes about a minute and 130 MB from Debian's mirror and the package index, both as the host is set up. Needs no
     root. Raises UsageError for what the host lacks, EmulationError for a failed download; an earlier sysroot stays.
     """
     tell, sysroot = tell or Progress(), sysroot_of(architecture)

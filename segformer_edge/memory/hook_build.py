@@ -18,6 +18,7 @@ from segformer_edge.emulation.sysroot import Sysroot, cache_folder
 from segformer_edge.errors import SegformerEdgeError
 
 SOURCE = Path(__file__).with_name("hook.c")
+_TABLES = "hook_tables.h"
 #: Neither start files nor headers: the hook needs only the C library of the program it is loaded into.
 _FLAGS = ("-O2", "-fPIC", "-fno-builtin", "-nostdlib", "-shared")
 COMPILERS = ("cc", "gcc", "clang")
@@ -73,7 +74,8 @@ def _find_compiler() -> list[str]:
 
 
 def _library(folder: Path, how: Iterable[str]) -> Path:
-    key = hashlib.sha256(SOURCE.read_bytes() + "\0".join((*how, *_FLAGS)).encode()).hexdigest()[:16]
+    made_of = (SOURCE.read_bytes(), SOURCE.with_name(_TABLES).read_bytes(), "\0".join((*how, *_FLAGS)).encode())
+    key = hashlib.sha256(b"\0".join(made_of)).hexdigest()[:16]
     return folder / f"hook-{key}.so"
 
 

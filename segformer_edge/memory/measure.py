@@ -117,7 +117,8 @@ def _answer_of(
     answer: dict[str, Any] = json.loads(lines[-1])
     if "error" in answer:
         kind = UsageError if answer["code"] == UsageError.exit_code else ArtifactError
-        raise kind(answer["error"], hint=answer["hint"])
+        what = answer["error"]
+        raise kind(what if file.name in what else f"'{file.name}': {what}", hint=answer["hint"])
     return answer
 
 

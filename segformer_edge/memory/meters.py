@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -117,7 +118,7 @@ def mapped_and_resident(path: Path) -> tuple[int, int] | None:
 
 def touched(address: int, size: int) -> int:
     """Bytes of the mapping at ``address`` that have memory behind them."""
-    page = 4096
+    page = mmap.PAGESIZE
     pages = (ctypes.c_ubyte * ((size + page - 1) // page))()
     libc = ctypes.CDLL(None)
     libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]

@@ -17,6 +17,8 @@ from segformer_edge.runtime.base import backend
 from segformer_edge.runtime.quiet import native_stderr_silenced
 from segformer_edge.runtime.tflite import PACKAGES
 
+#: For a file whose memory depends on the input it gets.
+_FIX = "Fix the size when exporting, then measure that file."
 Inputs = tuple[tuple[str, str, tuple[int, ...]], ...]
 
 
@@ -140,7 +142,7 @@ class ONNXRuntime:
         found = []
         for entry in self._session.get_inputs():
             if not all(isinstance(side, int) and side > 0 for side in entry.shape):
-                raise ArtifactError(f"Its input '{entry.name}' has no fixed shape: {entry.shape}.")
+                raise ArtifactError(f"Its input '{entry.name}' has no fixed shape: {entry.shape}.", hint=_FIX)
             dtype = names.get(entry.type, entry.type.removeprefix("tensor(").removesuffix(")"))
             found.append((entry.name, dtype, tuple(entry.shape)))
         return tuple(found)
@@ -179,7 +181,7 @@ class OpenVINO:
         for port in self._compiled.inputs:
             name = port.get_any_name()
             if port.partial_shape.is_dynamic:
-                raise ArtifactError(f"Its input '{name}' has no fixed shape: {port.partial_shape}.")
+                raise ArtifactError(f"Its input '{name}' has no fixed shape: {port.partial_shape}.", hint=_FIX)
             found.append((name, port.get_element_type().to_dtype().name, tuple(port.shape)))
         return tuple(found)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -192,6 +193,7 @@ def test_built_once_and_anew_for_another_source(monkeypatch, tmp_path):
     made = first.stat().st_mtime_ns
     assert host_hook() == first and first.stat().st_mtime_ns == made
     other = tmp_path / "hook.c"
+    shutil.copy(hook_build.SOURCE.with_name("hook_tables.h"), tmp_path)
     other.write_text(hook_build.SOURCE.read_text() + "\n/* another */\n")
     monkeypatch.setattr(hook_build, "SOURCE", other)
     assert host_hook() != first
