@@ -63,11 +63,29 @@ class Message:
         return found
 
     def _varint(self, at: int) -> tuple[int, int]:
-        value = shift = 0
-        while at < len(self.data) and shift < 70:
-            octet = self.data[at]
-            value |= (octet & 0x7F) << shift
-            at, shift = at + 1, shift + 7
-            if octet < 0x80:
-                return value & (2**64 - 1), at
-        raise ArtifactError("damaged: a number is cut short")
+        return varint(self.data, at)
+
+
+@dataclass
+class Varints:
+    """A bare row of numbers, read one after the other."""
+
+    data: memoryview
+    at: int = 0
+
+    def next(self) -> int:
+        """The next number."""
+        value, self.at = varint(self.data, self.at)
+        return value
+
+
+def varint(data: memoryview, at: int) -> tuple[int, int]:
+    """The number at byte ``at`` (seven bits a byte, the lowest first) and where the next one begins."""
+    value = shift = 0
+    while at < len(data) and shift < 70:
+        octet = data[at]
+        value |= (octet & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if octet < 0x80:
+            return value & (2**64 - 1), at
+    raise ArtifactError("damaged: a number is cut short")

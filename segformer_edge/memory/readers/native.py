@@ -84,6 +84,8 @@ def ask_tflite(path: Path, threads: int, folder: Path) -> dict[str, Any]:
                 array = interpreter.tensor(details["index"])()
             except ValueError:  # no memory of its own: inside a delegate
                 continue
+            if not isinstance(array, np.ndarray):  # a single number, copied
+                continue
             tensors[details["index"]] = [int(array.ctypes.data), int(array.nbytes), array.dtype.name, list(array.shape)]
         answer[name] = {"operators": operators, "tensors": tensors}
     return answer

@@ -15,6 +15,7 @@ from segformer_edge.errors import ArtifactError
 from segformer_edge.memory import xnnpack
 from segformer_edge.memory.flatbuffer import Table, root_table
 from segformer_edge.memory.graph import GraphBuilder, MemoryGraph, Operator, Tensor
+from segformer_edge.memory.protobuf import Varints
 from segformer_edge.memory.readers.native import RuntimeMissingError, ask
 from segformer_edge.memory.reading import Plan, Reading
 
@@ -54,6 +55,7 @@ def read_tflite(path: Path, *, threads: int = 1, delegate: bool = True, on: str 
     if not subgraphs:
         raise ArtifactError("it holds no graph")
     builder, notes = _graph_of(model, subgraphs[0])
+    after = _control_dependencies(model, len(builder.operators))
     if len(subgraphs) > 1:
         notes.append(
             f"{len(subgraphs) - 1} more subgraphs are run by operators of the first; their tensors are not shown."
@@ -76,7 +78,7 @@ def read_tflite(path: Path, *, threads: int = 1, delegate: bool = True, on: str 
     shown = _placed(graph, arenas[chosen], delegated)
     shown, left = _with_scratch(shown, answer[chosen]["tensors"])
     if delegated:
-        shown = xnnpack.in_place(xnnpack.fuse_tables(_in_parts(shown)))
+        shown = xnnpack.in_place(xnnpack.fuse_tables(_in_parts(shown, after)))
     if left:
         notes.append(f"{left} tensors of kernels' scratch belong to operators that are not known.")
     order = "the file, cut into the parts a delegate takes" if delegated else "the file"
@@ -170,15 +172,17 @@ def _placed(graph: MemoryGraph, arena: _Arena, delegated: Mapping[int, str]) -> 
     return replace(graph, tensors=tuple(tensors), operators=tuple(operators))
 
 
-def _in_parts(graph: MemoryGraph) -> MemoryGraph:
+def _in_parts(graph: MemoryGraph, after: Mapping[int, Sequence[int]]) -> MemoryGraph:
     """Operators in the order in which the interpreter runs them once a delegate has taken its share.
 
-    It cuts the graph into parts of one kind, delegated or not, each as large as the results so far allow
-    (PartitionGraphIntoIndependentNodeSubsets in tensorflow/lite/graph_info.cc), and runs one after the other.
+    It cuts the graph into parts of one kind, delegated or not, each as large as the results so far and ``after`` (an
+    operator -> those that the file puts before it) allow, and runs one after the other
+    (PartitionGraphIntoIndependentNodeSubsets in tensorflow/lite/graph_info.cc).
     """
     made = {t for op in graph.operators for t in op.outputs}
     ready = [t not in made for t in range(len(graph.tensors))]
-    waiting = list(graph.operators)
+    done = [False] * len(graph.operators)
+    waiting = list(range(len(graph.operators)))
     order: list[Operator] = []
     while waiting:
         kind: bool | None = None
@@ -186,12 +190,13 @@ def _in_parts(graph: MemoryGraph) -> MemoryGraph:
         progress = True
         while progress:
             progress, left = False, []
-            for op in waiting:
-                fits = all(ready[t] for t in op.inputs) and kind in (None, op.delegate is not None)
-                if not fits:
-                    left.append(op)
+            for i in waiting:
+                op = graph.operators[i]
+                free = all(ready[t] for t in op.inputs) and all(done[j] for j in after.get(i, ()))
+                if not free or kind not in (None, op.delegate is not None):
+                    left.append(i)
                     continue
-                kind, progress = op.delegate is not None, True
+                kind, progress, done[i] = op.delegate is not None, True, True
                 order.append(op)
                 for t in op.outputs:
                     ready[t] = True
@@ -199,6 +204,28 @@ def _in_parts(graph: MemoryGraph) -> MemoryGraph:
         if len(order) == before:
             raise ArtifactError("damaged: operators wait for each other in a circle")
     return replace(graph, operators=tuple(order))
+
+
+def _control_dependencies(model: Table, operators: int) -> dict[int, list[int]]:
+    """Operator of the main graph -> operators that must have run before it, from the file's metadata.
+
+    Varints: version, number of graphs, then per graph the number of edges and their zigzag-encoded ends
+    (tensorflow/compiler/mlir/lite/experimental/remat/metadata_util.cc).
+    """
+    buffers = model.tables(4)
+    for entry in model.tables(6):
+        if entry.text(0) != "model_control_dependencies" or entry.scalar(1, "I") >= len(buffers):
+            continue
+        content = Varints(buffers[entry.scalar(1, "I")].octets(0))
+        if content.next() != 1 or not content.next():
+            return {}
+        found: dict[int, list[int]] = {}
+        for _ in range(content.next()):
+            first, second = (end // 2 for end in (content.next(), content.next()))
+            if max(first, second) < operators:
+                found.setdefault(second, []).append(first)
+        return found
+    return {}
 
 
 def _kept(kind: str, graph: MemoryGraph, inputs: Sequence[int], outputs: Sequence[int]) -> int:
