@@ -37,7 +37,9 @@ def modules_of(package: str) -> list[str]:
 DEVICE_MODULES = [
     "segformer_edge",
     "segformer_edge.errors",
+    "segformer_edge.profile",
     *modules_of("segformer_edge.runtime"),
+    *modules_of("segformer_edge.memory"),
     *(name for name in modules_of("segformer_edge.data") if name not in ALLOWED_TORCH),
 ]
 
