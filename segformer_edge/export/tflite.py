@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -36,6 +37,14 @@ def emitted(program: ExportedProgram) -> EmittedGraph:
     return build_graph(program, KERNELS, image_channels_last=True) if count_operators(integer).float else integer
 
 
+def ordered(program: ExportedProgram) -> EmittedGraph:
+    """The graph of a tiled ``program``, whose order a runtime must keep. GELU is a table between two delegate calls:
+    in float it would take four times the memory.
+    """
+    graph = build_graph(program, KERNELS_WITH_GELU, image_channels_last=True)
+    return replace(graph, ordered=True)
+
+
 def _quantization(tensor: Tensor) -> tuple[float | None, int | None]:
     q = tensor.kind.quantization
     return (None, None) if q is None else (q.scale[0], q.zero_point[0])
@@ -48,7 +57,8 @@ class TFLiteExporter:
         set_mode(network, Mode.EXPORT)
         example = example_image(size).permute(0, 2, 3, 1).contiguous()
         with torch.no_grad():
-            graph = emitted(torch.export.export(network.take_channels_last(), (example,)))
+            program = torch.export.export(network.take_channels_last(), (example,))
+        graph = emitted(program) if network.tiling is None else ordered(program)
         path = stem.with_suffix(".tflite")
         write_bytes(path, tflite_bytes(graph))
         Interpreter(str(path)).allocate_tensors()  # what does not load raises here, not on the device

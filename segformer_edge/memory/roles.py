@@ -7,9 +7,8 @@ Runtimes do not label their memory. These rules hold for blocks of 256 bytes and
 3. Its bytes differ after an inference with another input: activations. Mappings are not compared, since reading them
    would touch them: those of loading are runtime (OpenVINO's code), less the pages that nobody touched.
 4. In a runtime with XNNPACK, from 2 KiB on: each word is an address of live heap or an offset into a block. That is an
-   indirection buffer, so activations. XNNPACK sets them up for one input size, in the order of the graph, after all
-   weights are packed; so an aligned block that is younger than the first of them is a table for that size
-   (interpolation weights): activations.
+   indirection buffer, so activations. XNNPACK sets them up for one input size; an aligned block that is younger than
+   the first of them and fits one of them in size holds the weights of a bilinear resizing: activations.
 5. Three stretches of it stand in the file as they are: weights.
 6. Aligned by the caller (posix_memalign and relatives) and never changing: packed weights. XNNPACK, MLAS and oneDNN
    align what their kernels read; graphs and tables of objects come from plain malloc.
@@ -90,13 +89,16 @@ def find_roles(
         and is_indirection(block, spans, room)
     }
     first_table = min(tables, default=None)
+    sizes = {block.size for block in large if block.born in tables}
     roles = {}
     for block in large:
         if block.phase in runs or (block.born in before and before[block.born] != now[block.born]):
             role = "activations"
         elif block.kind == "mmap":
             role = "runtime"
-        elif block.born in tables or (first_table is not None and block.kind == "aligned" and block.born > first_table):
+        elif block.born in tables or (
+            first_table is not None and block.born > first_table and block.kind == "aligned" and is_table(block, sizes)
+        ):
             role = "activations"
         elif stands_in(files, _view(block)):
             role = "weights"
@@ -105,6 +107,14 @@ def find_roles(
         roles[block.born] = role
     idle = {b.born: b.size - touched(b.address, b.size) for b in large if b.kind == "mmap"}
     return Roles(roles, idle, runs)
+
+
+def is_table(block: Live, sizes: Collection[int]) -> bool:
+    """Whether it is as large as the weights of a bilinear resizing whose indirection buffer has one of ``sizes``: two of
+    2 or 4 bytes for four pointers.
+    """
+    pointers = 4 * _WORD.itemsize
+    return any(0 <= block.size - size // pointers * each < 256 for size in sizes for each in (4, 8))
 
 
 def is_indirection(block: Live, spans: tuple[int, int], room: int) -> bool:

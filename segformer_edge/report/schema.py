@@ -12,6 +12,7 @@ from typing import Any
 
 from segformer_edge.errors import UsageError
 from segformer_edge.jsonfile import Fields, read_json, write_json
+from segformer_edge.report.budget import Budget, read_budget
 
 SCHEMA_VERSION = 1
 STATUSES = ("ok", "failed", "over_budget", "below_accuracy")
@@ -38,7 +39,8 @@ class Latency:
 class Memory:
     """Bytes of activations: the runtime's own plan, the measured peak, and the weights apart from both.
 
-    ``kind`` says how each was found, like "planned", "measured" or "planned+measured".
+    ``peak_bytes`` is the peak heap of loading and of an inference over the state before, without weights;
+    ``weights_bytes`` are those copied to the heap, as they are or packed for kernels. ``kind`` says how each was found, like "planned", "measured" or "planned+measured".
     """
 
     planned_bytes: int | None
@@ -77,6 +79,8 @@ class TargetReport:
     ops: Ops | None = None
     #: Class name -> IoU; null for a class that is in neither the labels nor the predictions.
     per_class_iou: Mapping[str, float | None] | None = None
+    #: With --memory-budget.
+    budget: Budget | None = None
 
 
 @dataclass(frozen=True)
@@ -193,6 +197,7 @@ def _target(f: Fields) -> TargetReport:
         memory=_memory(f.section("memory")) if f.raw("memory") is not None else None,
         ops=_ops(f.section("ops")) if f.raw("ops") is not None else None,
         per_class_iou=_per_class(f, "per_class_iou"),
+        budget=read_budget(f.section("budget")) if f.has("budget") and f.raw("budget") is not None else None,
     )
 
 

@@ -71,6 +71,8 @@ def print_report(report: Report, file: IO[str] | None = None) -> None:
     for target in report.targets:
         if target.error:
             console.print(Text(f"{target.target}: {target.error}"), soft_wrap=True)
+        elif target.budget:
+            console.print(Text(f"{target.target}: {target.budget.verdict()}"), soft_wrap=True)
 
 
 def mib(count: int | None) -> str:
@@ -125,6 +127,7 @@ COLUMNS: tuple[tuple[str, Callable[[TargetReport], str]], ...] = (
     ("= float32", lambda target: percent(target.agreement_fp32)),
     ("= INT8 ref", lambda target: percent(target.agreement_int8)),
     ("latency", _latency),
+    ("peak memory", lambda target: mib(target.memory.peak_bytes if target.memory else None)),
     ("ops int8 / float", _ops),
     ("status", lambda target: target.status),
 )

@@ -219,7 +219,8 @@ class EdgeBlock(nn.Module):
                 return self.norm1(stream.rows(start, stop))
         else:
             rows = x.map(self.norm1, self.norm1.output).rows
-        key, value = self.attention.keys_values(rows, x.height, bands)
+        # Every band of the reduction packs its weights anew; a normalised map that is kept anyway needs few.
+        key, value = self.attention.keys_values(rows, x.height, bands if self.recompute_norm else -(-bands // 4))
         for (start, stop), part in x:
             blocks = [(start + a, start + b) for a, b in split(stop - start, self.queries)]
             branch = [self.branch1(self.attention(rows(a, b), key, value)) for a, b in blocks]
@@ -331,6 +332,7 @@ class EdgeSegFormer(nn.Module):
         self.config = model.config
         self.output_form = output
         self.channels_last = False
+        self.tiling: Tiling | None = None
         self.image = Site("image")
         self.stages = nn.ModuleList(EdgeStage(stage) for stage in folded.stages)
         self.decode_head = Head(folded.decode_head)
@@ -338,6 +340,7 @@ class EdgeSegFormer(nn.Module):
 
     def tile(self, tiling: Tiling) -> EdgeSegFormer:
         """Compute by ``tiling`` from now on; call it once, after encodings are set."""
+        self.tiling = tiling
         for stage, bands, queries, hidden in zip(self.stages, tiling.bands, tiling.queries, tiling.hidden, strict=True):
             stage.bands = bands
             for block in stage.blocks:

@@ -1,0 +1,148 @@
+"""From a memory budget to a tiling: the coarsest that fits by the liveness model of the graph it gives.
+
+A tiling is made from the size of a piece, the most that one band's largest tensor may take. Halving the piece walks
+from the untiled network to the finest; more pieces mean more operators, which cost time and the runtime's own memory,
+so the first that fits is taken.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from quantization.sites import Mode, named_sites, set_mode
+from segformer_edge.export.tflite_emit import KERNELS, KERNELS_WITH_GELU, build_graph
+from segformer_edge.export.tflite_memory import Forecast, forecast
+from segformer_edge.model.config import STRIDE, SegformerConfig
+from segformer_edge.rewrite.graph import EdgeSegFormer
+from segformer_edge.rewrite.tiling import Tiling
+
+#: Bytes of a piece, from coarse to fine.
+PIECES = tuple(1 << bits for bits in range(22, 11, -1))
+#: The model's error against measured peaks stays below this share of them.
+TOLERANCE = 0.10
+_FEWEST_ROWS = 2
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a target spends memory: what its budget counts, and what its runtime takes apart in the graph."""
+
+    meaning: str
+    delegate: bool
+    #: Whether int8 GELU is a table outside the delegate.
+    integer_gelu: bool
+
+    def bytes(self, found: Forecast) -> int:
+        """What counts of ``found``."""
+        return found.arena if self.meaning == "arena" else found.growth
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A tiling and what the model says it takes; with what else was found where nothing fits."""
+
+    tiling: Tiling
+    forecast: int
+    fits: bool
+    blocked_by: str
+    largest_size: tuple[int, int] | None = None
+
+
+def tiling_for(config: SegformerConfig, size: tuple[int, int], piece: int, way: Way, score_bytes: int) -> Tiling:
+    """The coarsest tiling for an input of ``size`` in which no band's largest tensor takes more than ``piece`` bytes.
+
+    Channels are cut only where rows are at their fewest and no delegate keeps buffers for every group.
+    """
+    height, width = size[0] // 4, size[1] // 4
+    keys = (size[0] // STRIDE) * (size[1] // STRIDE)
+    bands, queries, hidden = [], [], []
+    for stage, dim in enumerate(config.embed_dims):
+        h, w = height >> stage, width >> stage
+        row = dim * w * max(config.mlp_ratios[stage], 4)  # int8 hidden map, or the float norm
+        rows = min(max(piece // row, _FEWEST_ROWS), h)
+        bands.append(math.ceil(h / rows))
+        score_row = config.num_heads[stage] * w * keys * score_bytes
+        queries.append(math.ceil(rows / max(4 * piece // score_row, 1)))  # one tensor, where a band has several
+        halo = (rows + 2) * row if rows < h else rows * row
+        hidden.append(1 if way.delegate else min(math.ceil(halo / (2 * piece)), 8))
+    # The coarsest map's rows reach up to one source row, 8 rows here, beyond a band on either side.
+    row = config.decoder_dim * width
+    rows = height if height * row <= piece else max(piece // row - 16, 16 if way.delegate else 8)
+    groups = 1 if way.delegate or rows >= height else min(math.ceil((rows + 16) * row / piece), 8)
+    return Tiling(
+        tuple(bands), tuple(queries), tuple(hidden), math.ceil(height / rows), groups,
+        recompute_norm=not way.delegate and piece * 8 <= config.embed_dims[0] * height * width,
+    )  # fmt: skip
+
+
+class Planner:
+    """Tries tilings of one network; ``network`` has its encodings and is not tiled. It is left as it is."""
+
+    def __init__(self, network: EdgeSegFormer, way: Way) -> None:
+        self.network, self.way = network, way
+        widths = {site.dtype for _, site in named_sites(network) if site.role == "attention_probabilities"}
+        self.score_bytes = max({"int8": 1, "int16": 2, "float": 4}[width] for width in widths)
+
+    def forecast(self, tiling: Tiling, size: tuple[int, int]) -> Forecast:
+        """What the network so tiled takes for an input of ``size``."""
+        network = copy.deepcopy(self.network).tile(tiling).take_channels_last()
+        set_mode(network, Mode.EXPORT)
+        with torch.no_grad():
+            program = torch.export.export(network, (torch.zeros(1, *size, 3),))
+        kernels = KERNELS_WITH_GELU if self.way.integer_gelu else KERNELS
+        return forecast(build_graph(program, kernels, image_channels_last=True), delegate=self.way.delegate)
+
+    def tilings(self, size: tuple[int, int]) -> Iterator[Tiling]:
+        """From untiled to the finest, each once."""
+        seen = Tiling()
+        yield seen
+        for piece in PIECES:
+            tiling = tiling_for(self.network.config, size, piece, self.way, self.score_bytes)
+            if tiling != seen:
+                seen = tiling
+                yield tiling
+
+    def plan(self, size: tuple[int, int], budget: int) -> Plan:
+        """The coarsest tiling within ``budget`` bytes, or the one that needs least and the size that would fit."""
+        best = self._search(size, budget)
+        if best.fits:
+            return best
+        return Plan(best.tiling, best.forecast, False, best.blocked_by, self._largest(size, budget))
+
+    def _search(self, size: tuple[int, int], budget: int) -> Plan:
+        best: Plan | None = None
+        worse = 0
+        for tiling in self.tilings(size):
+            found = self.forecast(tiling, size)
+            plan = Plan(tiling, self.way.bytes(found), self.way.bytes(found) <= budget, found.blocked_by)
+            if plan.fits:
+                return plan
+            if best is None or plan.forecast < best.forecast:
+                best, worse = plan, 0
+            else:
+                worse += 1
+            if worse == 2:  # smaller pieces only add operators from here
+                break
+        assert best is not None
+        return best
+
+    def _largest(self, size: tuple[int, int], budget: int) -> tuple[int, int] | None:
+        """The largest input in the proportions of ``size`` that fits, in steps of 32; None where none does."""
+        steps = max(size) // STRIDE
+        candidates = [
+            (max(1, round(size[0] / STRIDE * i / steps)) * STRIDE, max(1, round(size[1] / STRIDE * i / steps)) * STRIDE)
+            for i in range(1, steps)
+        ]
+        low, high = 0, len(candidates)
+        while low < high:
+            middle = (low + high) // 2
+            if self._search(candidates[middle], budget).fits:
+                low = middle + 1
+            else:
+                high = middle
+        return candidates[low - 1] if low else None
