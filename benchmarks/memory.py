@@ -91,7 +91,7 @@ def fill(
     on: str | None,
     tell: Progress,
     measure: Measure,
-    time_files: TimeFiles,
+    time_files: TimeFiles | None,
 ) -> Row:
     """Find and measure the three files of ``case``. What fails is in the row, not an exception."""
     files: dict[str, Path] = {}
@@ -111,7 +111,7 @@ def fill(
     )
     untiled = side("no budget", lambda: find_ours(case, None), None)
     row = Row(case, limit, default, ours, untiled)
-    return _with_latencies(row, files, tell, time_files)
+    return _with_latencies(row, files, tell, time_files) if time_files else row
 
 
 def _with_latencies(row: Row, files: Mapping[str, Path], tell: Progress, time_files: TimeFiles) -> Row:
@@ -171,6 +171,7 @@ def build_parser() -> Parser:
     parser.add_argument("--ours", type=Path, default=Path("out/memory/ours"), metavar="DIR", help="our files")
     parser.add_argument("--no-defaults", action="store_true", help="only ours")
     parser.add_argument("--no-ours", action="store_true", help="only the defaults")
+    parser.add_argument("--no-latency", action="store_true", help="bytes alone, as on a machine with other work")
     parser.add_argument("--docs", type=Path, default=Path("docs"), metavar="DIR", help="where memory.md and .json are")
     return parser
 
@@ -204,11 +205,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         out = options.ours / (case.name if budget is not None else f"{case.name}-no-budget")
         return our_file(case, found.get(case.setting.name), budget, out)
 
+    time_files = None if options.no_latency else latencies
     rows = []
     print(f"{'row':22} {'default':>13} {'no budget':>13} {'ours':>13}  within its limit", flush=True)
     with progress_for_terminal() as tell:
         for case in cases:
-            rows.append(fill(case, find_default, find_ours, options.on, tell, measure, latencies))
+            rows.append(fill(case, find_default, find_ours, options.on, tell, measure, time_files))
             print(line(rows[-1]), flush=True)
     options.docs.mkdir(exist_ok=True)
     write_json(
