@@ -137,6 +137,17 @@ def parse_size(text: str) -> tuple[int, int]:
     return height, width
 
 
+def parse_bytes(text: str) -> int:
+    """``"2M"``, ``"384K"``, ``"1.5 MiB"``, ``"100000"`` -> bytes; K, M, G are powers of 1024. Raises UsageError."""
+    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,6})?)\s*([kmg]?)(?:i?b)?\s*", text, flags=re.ASCII | re.IGNORECASE)
+    count = int(float(match.group(1)) * 1024 ** " kmg".index(match.group(2).lower() or " ")) if match else 0
+    if not count:
+        raise UsageError(
+            f"'{text}' is not an amount of memory.", hint="For example: --memory-budget 2M, 384K or 100000"
+        )
+    return count
+
+
 def nearest(word: str, choices: Iterable[str]) -> str | None:
     """The one of ``choices`` that ``word`` was probably meant to be, or None."""
     by_lower = {choice.lower(): choice for choice in choices}

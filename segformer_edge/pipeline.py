@@ -27,7 +27,7 @@ from segformer_edge.report.html import write_html
 from segformer_edge.report.schema import Precision, Reference, Report, TargetReport
 from segformer_edge.report.sensitivity_plot import check_plotting
 from segformer_edge.sensitivity_analysis import save_sensitivity, sensitivity_of
-from segformer_edge.verify import Judge, Provenance
+from segformer_edge.verify import Gates, Judge, Provenance
 
 
 def quantize(options: QuantizeOptions, tell: Progress | None = None) -> Report:
@@ -63,7 +63,8 @@ def quantize(options: QuantizeOptions, tell: Progress | None = None) -> Report:
         harm = sensitivity_of(prepared, options, tell) if options.sensitivity else None
         outcomes = _export(loaded, targets, size, options, folder, Path(scratch), tell)
         provenance = Provenance.of(loaded, recipe_name, encodings, size)
-        judge = Judge(folder.path, provenance, held, original, quantized, options.dataset, scores, options.max_drop)
+        gates = Gates(options.max_drop, options.memory_budget)
+        judge = Judge(folder.path, provenance, held, original, quantized, options.dataset, scores, gates)
         reports = []
         for target in targets:
             tell.step(f"check {target.name}")
@@ -105,6 +106,8 @@ def _export(
             output=options.output,
             stem=str(scratch / target.name / "model"),
             result=str(scratch / f"{target.name}.result.json"),
+            target=target.name,
+            budget=options.memory_budget,
         )
         for target in targets
     }

@@ -54,6 +54,8 @@ class QuantizeOptions:
     encodings: Path | None = None
     #: Largest loss of mIoU against float32, in points (1.0 is 0.01).
     max_drop: float = 1.0
+    #: Bytes that an inference may take, in each target's own meaning.
+    memory_budget: int | None = None
     force: bool = False
     #: Images to compare on in a sensitivity analysis; None leaves the analysis out.
     sensitivity: int | None = None

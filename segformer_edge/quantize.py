@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from segformer_edge.cli import Parser, parse_size, run
+from segformer_edge.cli import Parser, parse_bytes, parse_size, run
 from segformer_edge.errors import MissingBackendError, UsageError
 
 VARIANT_CHOICES = ("b0", "b1", "b2", "b3", "b4", "b5")
@@ -36,6 +36,9 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--max-drop", type=float, default=1.0, metavar="POINTS", help="largest loss of mIoU (1.0 is 0.01)"
     )
+    parser.add_argument(
+        "--memory-budget", metavar="BYTES", help="tile exactly until an inference fits, like 2M or 384K; exit 3 if not"
+    )
     parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="output folder (default: out)")
     parser.add_argument("--force", action="store_true", help="replace the files of an earlier run")
     parser.add_argument("--json", action="store_true", help="only JSON on stdout")
@@ -46,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code. Raises SegformerEdgeError for what the user can mend."""
     options = build_parser().parse_args(argv)
     size = parse_size(options.size) if options.size else None
+    budget = parse_bytes(options.memory_budget) if options.memory_budget is not None else None
     if not options.max_drop >= 0.0:
         raise UsageError(f"--max-drop is a number of mIoU points, 0 or more; got {options.max_drop}.")
     try:
@@ -81,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 recipe=options.recipe,
                 encodings=options.encodings,
                 max_drop=options.max_drop,
+                memory_budget=budget,
                 force=options.force,
                 sensitivity=IMAGES if options.sensitivity else None,
             ),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +20,10 @@ from segformer_edge.evaluation import EvaluationResult, TorchSegmenter, evaluate
 from segformer_edge.export.exporter import Exported
 from segformer_edge.export.pool import ExportFailure
 from segformer_edge.export.targets import Target
+from segformer_edge.memory.measure import measure
 from segformer_edge.model.checkpoint import LoadedCheckpoint
-from segformer_edge.report.schema import TargetReport
+from segformer_edge.report.budget import Budget
+from segformer_edge.report.schema import Memory, TargetReport
 from segformer_edge.runtime.metadata import ArtifactMetadata, Normalisation, WeightsSource, sha256_of
 from segformer_edge.runtime.segmenter import Segmenter
 
@@ -77,16 +80,24 @@ class Provenance:
         )
 
 
+@dataclass(frozen=True)
+class Gates:
+    """What a file must keep to: loss of mIoU in points, and bytes of memory if there is a budget."""
+
+    max_drop: float
+    memory_budget: int | None = None
+
+
 class Judge:
     """Runs exported files and decides their status; keeps a Segmenter for each that is not failed."""
 
     def __init__(
         self, folder: Path, provenance: Provenance, held_back: Sequence[Image], original: TorchSegmenter,
         quantized: TorchSegmenter, dataset: SegmentationDataset | None, scores: Mapping[str, EvaluationResult],
-        max_drop: float,
+        gates: Gates,
     ) -> None:  # fmt: skip
         self.folder, self.provenance, self.held_back = folder, provenance, held_back
-        self.dataset, self.scores, self.max_drop = dataset, scores, max_drop
+        self.dataset, self.scores, self.gates = dataset, scores, gates
         self.references = {
             "fp32": [original(image) for image in held_back],
             "int8": [quantized(image) for image in held_back],
@@ -128,7 +139,7 @@ class Judge:
             bytes=sum((self.folder / name).stat().st_size for name in exported.files),
             agreement_fp32=agreed["fp32"],
             agreement_int8=agreed["int8"],
-            memory=exported.memory,
+            **self._memory(exported),
             ops=exported.ops,
         )
         if agreed["int8"] < MIN_AGREEMENT:
@@ -141,7 +152,39 @@ class Judge:
                 f"{len(maps)} images; at least {MIN_AGREEMENT:.0%} are needed. Its runtime computes something else.",
             )
         report = replace(report, latency_ms=summarise_latency(segmenter.latency_ms(LATENCY_RUNS), threads=1))
-        return report if self.dataset is None else self._score(report, segmenter, progress)
+        if self.dataset is not None:
+            report = self._score(report, segmenter, progress)
+        if report.budget is not None and not report.budget.fits:
+            report = replace(report, status="over_budget", error=report.budget.verdict())
+        return report
+
+    def _memory(self, exported: Exported) -> dict[str, Any]:
+        """The fields ``memory`` and, with a budget, ``budget`` of a report. Raises MeasurementError with a budget."""
+        plan, wanted = exported.plan, self.gates.memory_budget
+        arena = plan is not None and plan.meaning == "arena"
+        try:
+            found = measure(self.folder / exported.files[0], variant="no-delegate" if arena else "")
+        except SegformerEdgeError:
+            if wanted is not None:
+                raise
+            return {"memory": exported.memory}
+        planned = exported.memory.planned_bytes if exported.memory else found.arena_bytes
+        split = found.run_split
+        weights = split.weights + split.packed_weights if split else None
+        memory = Memory(planned, found.inference_growth, weights, found.kind, found.device)
+        used = found.arena_bytes if arena else found.inference_growth
+        if wanted is None or used is None:
+            return {"memory": memory}
+        if plan is None:
+            return {"memory": memory, "budget": Budget(wanted, "growth", used)}
+        failed = not plan.fits
+        return {
+            "memory": memory,
+            "budget": Budget(
+                wanted, plan.meaning, used, plan.forecast, asdict(plan.tiling), used if failed else None,
+                plan.blocked_by if failed else None, plan.largest_size,
+            ),
+        }  # fmt: skip
 
     def _score(self, report: TargetReport, segmenter: Segmenter, progress: bool) -> TargetReport:
         assert self.dataset is not None
@@ -149,11 +192,11 @@ class Judge:
         result = evaluate(segmenter, self.dataset, progress=progress, compare=compare, description=report.target)
         drop = self.scores["fp32"].miou - result.miou
         # Points are percent; a file exactly at the limit passes.
-        over = drop * 100.0 > self.max_drop + 1e-9
+        over = drop * 100.0 > self.gates.max_drop + 1e-9
         return replace(
             report,
             status="below_accuracy" if over else "ok",
-            error=f"mIoU drops by {drop:.4f}, more than --max-drop {self.max_drop:g} points." if over else None,
+            error=f"mIoU drops by {drop:.4f}, more than --max-drop {self.gates.max_drop:g} points." if over else None,
             miou=result.miou,
             miou_drop=drop,
             agreement_fp32=result.agreement["fp32"],

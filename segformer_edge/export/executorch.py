@@ -104,7 +104,8 @@ class IntegerInterface(nn.Module):
         return y if self.given is None else ops.quantize_per_tensor(y, *_arguments(self.given))
 
 
-def _arguments(params: ActivationParams) -> tuple:
+def _arguments(params: ActivationParams | None) -> tuple:
+    assert params is not None  # an active site of a network in Mode.EXPORT has them
     return (params.scale, params.zero_point, *RANGES[params.dtype], TORCH_DTYPES[params.dtype])
 
 

@@ -10,7 +10,21 @@ import torch
 
 from segformer_edge.report.schema import Memory, Ops
 from segformer_edge.rewrite.graph import EdgeSegFormer
+from segformer_edge.rewrite.tiling import Tiling
 from segformer_edge.runtime.metadata import InputSpec, OutputSpec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a memory budget was met, or not, by the liveness model: bytes of the budget's ``meaning``."""
+
+    tiling: Tiling
+    meaning: str
+    forecast: int
+    fits: bool
+    blocked_by: str
+    #: Where nothing fits: the largest input of the same proportions that would.
+    largest_size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -23,6 +37,7 @@ class Exported:
     ops: Ops
     tools: dict[str, str]
     memory: Memory | None = None
+    plan: Plan | None = None
 
 
 class Exporter(Protocol):

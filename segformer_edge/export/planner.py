@@ -10,11 +10,12 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from quantization.sites import Mode, named_sites, set_mode
+from segformer_edge.export.exporter import Plan
 from segformer_edge.export.tflite_emit import KERNELS, KERNELS_WITH_GELU, build_graph
 from segformer_edge.export.tflite_memory import Forecast, forecast
 from segformer_edge.model.config import STRIDE, SegformerConfig
@@ -23,9 +24,9 @@ from segformer_edge.rewrite.tiling import Tiling
 
 #: Bytes of a piece, from coarse to fine.
 PIECES = tuple(1 << bits for bits in range(22, 11, -1))
-#: The model's error against measured peaks stays below this share of them.
-TOLERANCE = 0.10
 _FEWEST_ROWS = 2
+#: Roles of sites that recipes for CPUs leave in float.
+_FLOAT_ON_CPUS = ("norm_product", "attention_probabilities")
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,15 @@ class Way:
         return found.arena if self.meaning == "arena" else found.growth
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A tiling and what the model says it takes; with what else was found where nothing fits."""
+def way_of(target: str, network: EdgeSegFormer) -> Way | None:
+    """How ``target`` runs ``network``; None for a runtime whose memory does not follow from the order of operators.
 
-    tiling: Tiling
-    forecast: int
-    fits: bool
-    blocked_by: str
-    largest_size: tuple[int, int] | None = None
+    A network whose norms and softmax are integer is meant for runtimes without XNNPACK, where the arena counts.
+    """
+    if target == "tflite":
+        integer = all(site.active for _, site in named_sites(network) if site.role in _FLOAT_ON_CPUS)
+        return Way("arena", delegate=False, integer_gelu=True) if integer else Way("growth", True, True)
+    return Way("growth", delegate=True, integer_gelu=False) if target == "executorch" else None
 
 
 def tiling_for(config: SegformerConfig, size: tuple[int, int], piece: int, way: Way, score_bytes: int) -> Tiling:
@@ -78,6 +79,12 @@ def tiling_for(config: SegformerConfig, size: tuple[int, int], piece: int, way: 
         tuple(bands), tuple(queries), tuple(hidden), math.ceil(height / rows), groups,
         recompute_norm=not way.delegate and piece * 8 <= config.embed_dims[0] * height * width,
     )  # fmt: skip
+
+
+def plan_for(target: str, network: EdgeSegFormer, size: tuple[int, int], budget: int) -> Plan | None:
+    """The tiling of ``network`` for ``target`` and ``budget`` bytes; None where tiling does not lower its memory."""
+    way = way_of(target, network)
+    return None if way is None else Planner(network, way).plan(size, budget)
 
 
 class Planner:
@@ -112,14 +119,15 @@ class Planner:
         best = self._search(size, budget)
         if best.fits:
             return best
-        return Plan(best.tiling, best.forecast, False, best.blocked_by, self._largest(size, budget))
+        return replace(best, largest_size=self._largest(size, budget))
 
     def _search(self, size: tuple[int, int], budget: int) -> Plan:
         best: Plan | None = None
         worse = 0
         for tiling in self.tilings(size):
             found = self.forecast(tiling, size)
-            plan = Plan(tiling, self.way.bytes(found), self.way.bytes(found) <= budget, found.blocked_by)
+            needed = self.way.bytes(found)
+            plan = Plan(tiling, self.way.meaning, needed, needed <= budget, found.blocked_by)
             if plan.fits:
                 return plan
             if best is None or plan.forecast < best.forecast:

@@ -1,4 +1,4 @@
-"""What a LiteRT graph will take, before there is a file: the same liveness as ``profile`` shows, on a graph being made."""
+"""What a LiteRT graph will take before there is a file, by the liveness that ``profile`` shows of one."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,14 @@ from safetensors.torch import load_file, save_file
 
 from quantization.encodings import apply_encodings, load_encodings
 from quantization.sites import keep_widths
-from segformer_edge.export.exporter import Exported, Exporter
+from segformer_edge.export.exporter import Exported, Exporter, Plan
+from segformer_edge.export.planner import plan_for
 from segformer_edge.jsonfile import write_json
 from segformer_edge.model.config import SegformerConfig
 from segformer_edge.model.segformer import SegFormer
 from segformer_edge.report.schema import Memory, Ops
 from segformer_edge.rewrite.graph import EdgeSegFormer
+from segformer_edge.rewrite.tiling import Tiling
 from segformer_edge.runtime.metadata import InputSpec, OutputSpec
 
 
@@ -44,6 +46,9 @@ class Job:
     output: str
     stem: str
     result: str
+    #: Name of the target, and the bytes that it may take; None without a budget.
+    target: str = ""
+    budget: int | None = None
 
 
 def save_model(model: SegFormer, path: Path) -> dict[str, Any]:
@@ -73,7 +78,14 @@ def exported_from_json(value: dict[str, Any]) -> Exported:
         ops=Ops(**{**value["ops"], "fallback": tuple(value["ops"]["fallback"])}),
         tools=value["tools"],
         memory=None if value["memory"] is None else Memory(**value["memory"]),
+        plan=None if value["plan"] is None else _plan(value["plan"]),
     )
+
+
+def _plan(value: dict[str, Any]) -> Plan:
+    size = value["largest_size"]
+    tiling = Tiling.from_json(value["tiling"])
+    return Plan(**{**value, "tiling": tiling, "largest_size": None if size is None else (size[0], size[1])})
 
 
 def run_job(job: Job) -> None:
@@ -81,7 +93,11 @@ def run_job(job: Job) -> None:
     try:
         module, _, name = job.exporter.partition(":")
         exporter: Exporter = getattr(import_module(module), name)()
-        exported = exporter.export(load_network(job), job.size, Path(job.stem))
+        network = load_network(job)
+        plan = None if job.budget is None else plan_for(job.target, network, job.size, job.budget)
+        if plan is not None:
+            network.tile(plan.tiling)
+        exported = replace(exporter.export(network, job.size, Path(job.stem)), plan=plan)
     except Exception as error:  # backends raise anything; the report says what
         traceback.print_exc()
         text = str(error).strip() or "no message"

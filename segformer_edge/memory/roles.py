@@ -110,8 +110,9 @@ def find_roles(
 
 
 def is_table(block: Live, sizes: Collection[int]) -> bool:
-    """Whether it is as large as the weights of a bilinear resizing whose indirection buffer has one of ``sizes``: two of
-    2 or 4 bytes for four pointers.
+    """Whether it is as large as the weights of a bilinear resizing whose indirection buffer has one of ``sizes``.
+
+    Four pointers there are two weights here, of 2 or 4 bytes.
     """
     pointers = 4 * _WORD.itemsize
     return any(0 <= block.size - size // pointers * each < 256 for size in sizes for each in (4, 8))

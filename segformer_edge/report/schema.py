@@ -40,7 +40,8 @@ class Memory:
     """Bytes of activations: the runtime's own plan, the measured peak, and the weights apart from both.
 
     ``peak_bytes`` is the peak heap of loading and of an inference over the state before, without weights;
-    ``weights_bytes`` are those copied to the heap, as they are or packed for kernels. ``kind`` says how each was found, like "planned", "measured" or "planned+measured".
+    ``weights_bytes`` are those copied to the heap, as they are or packed for kernels. ``kind`` says how each was
+    found, like "planned" or "measured (allocator hook)".
     """
 
     planned_bytes: int | None
