@@ -16,7 +16,6 @@ from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.passes.infra.partitioner import Partition
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
-from torchao.quantization.pt2e.quantizer.duplicate_dq_pass import DuplicateDQPass
 
 from quantization.params import RANGES, TORCH_DTYPES, ActivationParams
 from quantization.sites import Mode, named_weights, set_mode
@@ -45,24 +44,20 @@ def _owners(graph: Graph) -> dict[Node, Node | None]:
     return {node: of[0] if len(of) == 1 else None for node, of in readers.items()}
 
 
-class DequantizeWhereItIsRead(PassBase):
-    """Gives what belongs to one band's argmax a dequantize of its own, so that integers pass between partitions."""
+class OneDequantizePerReader(PassBase):
+    """Gives every reader of a dequantized tensor a dequantize of its own.
+
+    XNNPACK matches dequantize -> operator -> quantize, and takes a dequantize that it matched as part of the operator:
+    another reader, in float, would get integers. It also lets integers pass between partitions.
+    """
 
     def call(self, graph_module: GraphModule) -> PassResult:
         graph = graph_module.graph
-        owners = _owners(graph)
         for node in list(graph.nodes):
-            if "dequantize" not in node.name:
-                continue
-            copies: dict[Node, Node] = {}
-            for user in list(node.users):
-                owner = owners[user]
-                if owner is None or owner is owners[node]:
-                    continue
-                if owner not in copies:
+            if "dequantize" in node.name:
+                for user in list(node.users)[1:]:
                     with graph.inserting_before(user):
-                        copies[owner] = graph.node_copy(node)
-                user.replace_input_with(node, copies[owner])
+                        user.replace_input_with(node, graph.node_copy(node))
         graph_module.recompile()
         return PassResult(graph_module, True)
 
@@ -134,15 +129,12 @@ def _lower(network: EdgeSegFormer, size: tuple[int, int]) -> tuple[EdgeProgramMa
     if network.image.active:
         module = IntegerInterface(network).eval()
         example = (torch.zeros(1, *size, 3, dtype=torch.int8),)
-    exported = torch.export.export(module, example).module(check_guards=False)
-    _argmax_of_integers(exported.graph)
-    exported.recompile()
-    # XNNPACK matches dequantize -> operator -> quantize, so every reader needs a dequantize of its own.
-    duplicated = DuplicateDQPass()(exported)
-    program = _without_notes(torch.export.export(duplicated.graph_module if duplicated else exported, example))
+    program = _without_notes(torch.export.export(module, example))
+    _argmax_of_integers(program.graph)
+    program.graph_module.recompile()
     lowered = to_edge_transform_and_lower(
         program,
-        transform_passes=[DequantizeWhereItIsRead()] if network.output_form == "labels" else None,
+        transform_passes=[OneDequantizePerReader()],
         partitioner=[BandPartitioner()],
         compile_config=EdgeCompileConfig(_check_ir_validity=False),
     )
