@@ -104,53 +104,54 @@ class Planner:
         kernels = KERNELS_WITH_GELU if self.way.integer_gelu else KERNELS
         return forecast(build_graph(program, kernels, image_channels_last=True), delegate=self.way.delegate)
 
-    def tilings(self, size: tuple[int, int]) -> Iterator[Tiling]:
-        """From untiled to the finest, each once."""
+    def tilings(self, size: tuple[int, int]) -> Iterator[tuple[int, Tiling]]:
+        """Pieces and their tilings, from untiled to the finest, each tiling once."""
         seen = Tiling()
-        yield seen
+        yield 2 * PIECES[0], seen
         for piece in PIECES:
-            tiling = tiling_for(self.network.config, size, piece, self.way, self.score_bytes)
+            tiling = self._tiling(size, piece)
             if tiling != seen:
                 seen = tiling
-                yield tiling
+                yield piece, tiling
 
     def plan(self, size: tuple[int, int], budget: int) -> Plan:
         """The coarsest tiling within ``budget`` bytes, or the one that needs least and the size that would fit."""
-        best = self._search(size, budget)
-        if best.fits:
-            return best
-        return replace(best, largest_size=self._largest(size, budget))
-
-    def _search(self, size: tuple[int, int], budget: int) -> Plan:
         best: Plan | None = None
-        worse = 0
-        for tiling in self.tilings(size):
-            found = self.forecast(tiling, size)
-            needed = self.way.bytes(found)
-            plan = Plan(tiling, self.way.meaning, needed, needed <= budget, found.blocked_by)
+        best_piece, worse = 0, 0
+        for piece, tiling in self.tilings(size):
+            plan = self._try(tiling, size, budget)
             if plan.fits:
                 return plan
             if best is None or plan.forecast < best.forecast:
-                best, worse = plan, 0
+                best, best_piece, worse = plan, piece, 0
             else:
                 worse += 1
             if worse == 2:  # smaller pieces only add operators from here
                 break
         assert best is not None
-        return best
+        return replace(best, largest_size=self._largest(size, budget, best_piece))
 
-    def _largest(self, size: tuple[int, int], budget: int) -> tuple[int, int] | None:
-        """The largest input in the proportions of ``size`` that fits, in steps of 32; None where none does."""
+    def _try(self, tiling: Tiling, size: tuple[int, int], budget: int) -> Plan:
+        found = self.forecast(tiling, size)
+        needed = self.way.bytes(found)
+        return Plan(tiling, self.way.meaning, needed, needed <= budget, found.blocked_by)
+
+    def _tiling(self, size: tuple[int, int], piece: int) -> Tiling:
+        return tiling_for(self.network.config, size, piece, self.way, self.score_bytes)
+
+    def _largest(self, size: tuple[int, int], budget: int, piece: int) -> tuple[int, int] | None:
+        """The largest input in the proportions of ``size`` that fits, in steps of 32; None where none does.
+
+        Tried with the piece that was best for ``size``, and with half of it.
+        """
         steps = max(size) // STRIDE
-        candidates = [
-            (max(1, round(size[0] / STRIDE * i / steps)) * STRIDE, max(1, round(size[1] / STRIDE * i / steps)) * STRIDE)
-            for i in range(1, steps)
-        ]
-        low, high = 0, len(candidates)
+        sides = [[max(1, round(side / STRIDE * i / steps)) * STRIDE for side in size] for i in range(1, steps)]
+        low, high = 0, len(sides)
         while low < high:
             middle = (low + high) // 2
-            if self._search(candidates[middle], budget).fits:
+            smaller = sides[middle][0], sides[middle][1]
+            if any(self._try(self._tiling(smaller, each), smaller, budget).fits for each in (piece, piece // 2)):
                 low = middle + 1
             else:
                 high = middle
-        return candidates[low - 1] if low else None
+        return (sides[low - 1][0], sides[low - 1][1]) if low else None

@@ -27,6 +27,8 @@ class Target:
     about: str
     #: Integer widths of activations that it has kernels for; a site of another width runs in float there.
     widths: tuple[str, ...] = ("int8",)
+    #: Whether memory is measured only where a budget asks: under the allocator hook, loading takes half a minute.
+    slow_to_measure: bool = False
 
 
 TARGETS: dict[str, Target] = {
@@ -59,6 +61,7 @@ TARGETS: dict[str, Target] = {
             ("torch", "openvino", "onnx", "onnxscript"),
             "openvino",
             "x86 and Arm CPUs: OpenVINO IR, .xml and .bin",
+            slow_to_measure=True,
         ),
         Target(
             "onnx",

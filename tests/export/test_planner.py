@@ -1,0 +1,110 @@
+"""From a budget to a tiling: forecasts against what the runtime takes, and what is chosen."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from quantization.calibration import calibrate
+from quantization.encodings import apply_encodings, encodings_of
+from quantization.recipe import load_recipe
+from segformer_edge.export.planner import PIECES, Planner, tiling_for, way_of
+from segformer_edge.export.tflite import TFLiteExporter
+from segformer_edge.memory.measure import measure
+from segformer_edge.model.config import variant_config
+from segformer_edge.model.segformer import SegFormer
+from segformer_edge.rewrite.graph import EdgeSegFormer
+
+SIZE = (96, 96)
+CONFIG = replace(variant_config("b0", 20), depths=(1, 1, 1, 1))
+
+
+@pytest.fixture(scope="module")
+def networks():
+    """Recipe -> a network with encodings, labels out."""
+    torch.set_num_threads(1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        model = SegFormer(CONFIG).eval()
+        image = torch.randn(1, 3, 64, 64)
+    made = {}
+    for recipe in ("lean", "full"):
+        network = EdgeSegFormer(model, "labels")
+        calibrate(network, [image], load_recipe(recipe))
+        encodings = encodings_of(network, recipe)
+        made[recipe] = EdgeSegFormer(model, "labels")
+        apply_encodings(made[recipe], encodings)
+    return made
+
+
+@pytest.fixture(scope="module")
+def planners(networks):
+    return {recipe: Planner(network, way_of("tflite", network)) for recipe, network in networks.items()}
+
+
+def test_a_budget_means_the_arena_without_float_and_the_growth_with(networks):
+    assert way_of("tflite", networks["full"]).meaning == "arena"
+    assert way_of("tflite", networks["lean"]).meaning == "growth"
+    assert way_of("executorch", networks["lean"]).meaning == "growth"
+    assert way_of("onnx", networks["lean"]) is None
+
+
+@pytest.mark.parametrize("recipe", ["lean", "full"])
+@pytest.mark.parametrize("piece", [None, 16 * 1024])
+def test_forecast_is_within_a_tenth_of_the_runtime(networks, planners, recipe, piece, tmp_path):
+    planner, way = planners[recipe], planners[recipe].way
+    pieces = list(planner.tilings(SIZE))
+    tiling = pieces[0][1] if piece is None else tiling_for(CONFIG, SIZE, piece, way, planner.score_bytes)
+    expected = way.bytes(planner.forecast(tiling, SIZE))
+    network = copy.deepcopy(networks[recipe]).tile(tiling)
+    TFLiteExporter().export(network, SIZE, tmp_path / "model")
+    found = measure(tmp_path / "model.tflite", variant="no-delegate" if way.meaning == "arena" else "")
+    used = found.arena_bytes if way.meaning == "arena" else found.inference_growth
+    assert expected == pytest.approx(used, rel=0.10)
+
+
+def test_pieces_become_finer_and_need_less_arena(planners):
+    planner = planners["full"]
+    tilings = [tiling for _, tiling in planner.tilings(SIZE)]
+    assert len(tilings) >= 4 and len(set(map(str, tilings))) == len(tilings)
+    arenas = [planner.forecast(tiling, SIZE).arena for tiling in (tilings[0], tilings[len(tilings) // 2])]
+    assert arenas[1] < 0.6 * arenas[0]
+
+
+def test_a_generous_budget_leaves_the_network_whole(planners):
+    plan = planners["full"].plan(SIZE, 1 << 30)
+    assert plan.fits and max(*plan.tiling.bands, *plan.tiling.queries, plan.tiling.head) == 1
+
+
+def test_the_coarsest_tiling_that_fits_is_taken(planners):
+    planner = planners["full"]
+    forecasts = [(tiling, planner.forecast(tiling, SIZE).arena) for _, tiling in list(planner.tilings(SIZE))[:3]]
+    budget = forecasts[2][1]
+    first = next(tiling for tiling, arena in forecasts if arena <= budget)
+    plan = planner.plan(SIZE, budget)
+    assert plan.fits and plan.tiling == first and plan.forecast <= budget
+
+
+def test_what_does_not_fit_names_the_floor_the_operator_and_a_size_that_does(planners):
+    planner = planners["full"]
+    budget = max(planner.forecast(tiling, (32, 32)).arena for _, tiling in planner.tilings((32, 32)))
+    plan = planner.plan((64, 64), budget)
+    assert not plan.fits and plan.forecast > budget
+    assert " in " in plan.blocked_by
+    assert plan.largest_size == (32, 32)
+
+
+def test_nothing_fits_into_a_kilobyte(planners):
+    plan = planners["full"].plan((32, 32), 1024)
+    assert not plan.fits and plan.largest_size is None
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_every_piece_gives_a_tiling_for_every_size(planners, piece):
+    for size in ((32, 32), (32, 256), (1024, 1024)):
+        for planner in planners.values():
+            tiling = tiling_for(CONFIG, size, piece, planner.way, planner.score_bytes)
+            assert tiling.bands[0] <= size[0] // 4 and tiling.head <= size[0] // 4
