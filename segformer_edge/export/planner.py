@@ -68,12 +68,15 @@ def tiling_for(config: SegformerConfig, size: tuple[int, int], piece: int, way: 
         rows = min(max(piece // row, _FEWEST_ROWS), h)
         bands.append(math.ceil(h / rows))
         score_row = config.num_heads[stage] * w * keys * score_bytes
-        queries.append(math.ceil(rows / max(4 * piece // score_row, 1)))  # one tensor, where a band has several
+        # XNNPACK writes the softmax over the scores; elsewhere several of their size are alive.
+        allowed = 4 * piece if way.delegate else piece
+        queries.append(math.ceil(rows / max(allowed // score_row, 1)))
         halo = (rows + 2) * row if rows < h else rows * row
         hidden.append(1 if way.delegate else min(math.ceil(halo / (2 * piece)), 8))
     # The coarsest map's rows reach up to one source row, 8 rows here, beyond a band on either side.
     row = config.decoder_dim * width
-    rows = height if height * row <= piece else max(piece // row - 16, 16 if way.delegate else 8)
+    rows = max(piece // row - 16, 16) if way.delegate else max(2 * piece // row, 4)
+    rows = height if height * row <= piece else min(rows, height)
     groups = 1 if way.delegate or rows >= height else min(math.ceil((rows + 16) * row / piece), 8)
     return Tiling(
         tuple(bands), tuple(queries), tuple(hidden), math.ceil(height / rows), groups,
