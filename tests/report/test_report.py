@@ -50,7 +50,7 @@ def test_the_json_is_the_documented_one(report):
     target = value["targets"][0]
     assert list(target) == [
         "target", "status", "error", "files", "bytes", "miou", "miou_drop", "agreement_fp32", "agreement_int8",
-        "latency_ms", "memory", "ops", "per_class_iou",
+        "latency_ms", "memory", "ops", "per_class_iou", "budget",
     ]  # fmt: skip
     assert list(target["latency_ms"]) == ["median", "min", "threads", "runs", "device"]
     assert list(target["memory"]) == ["planned_bytes", "peak_bytes", "weights_bytes", "kind", "device"]
@@ -162,7 +162,7 @@ def test_the_table_in_a_pipe_is_plain_and_one_line_a_target(report):
     assert len(lines) == 3
     for cell in ("model.tflite", "3.81 MiB", "0.7012", "+0.0021", "99.10 %", "99.99 %", "141.2 ms", "120 / 234", "ok"):
         assert cell in lines[0]
-    assert lines[2].split()[1:] == ["-"] * 8 + ["failed"]
+    assert lines[2].split()[1:] == ["-"] * 9 + ["failed"]
     assert "onnx: onnxruntime cannot load <model> [x]" in text  # no markup is lost
     assert "float32 mIoU 0.7033" in text and "101 images of camvid:val" in text
 
