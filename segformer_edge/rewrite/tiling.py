@@ -158,6 +158,11 @@ def output_groups(conv: QuantConv2d, groups: int) -> list[QuantConv2d]:
     return made
 
 
+def groups_of(conv: nn.Module) -> list[QuantConv2d]:
+    """The convolutions that stand for ``conv``, of which there is one unless it was cut."""
+    return list(conv) if isinstance(conv, nn.ModuleList) else [conv]
+
+
 def with_quantization_of(conv: QuantConv2d, plain: nn.Conv2d) -> QuantConv2d:
     """``plain`` in the role of ``conv``: its weight's width, output site and mode. Scales are the caller's to set."""
     result = QuantConv2d(conv.role, plain)

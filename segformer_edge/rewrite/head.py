@@ -1,0 +1,75 @@
+"""The folded decode head as it is deployed: project, upsample, add, classify, by bands of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quantization.sites import QuantConv2d, Site
+from segformer_edge.rewrite import FoldedHead
+from segformer_edge.rewrite.tiling import RowBands, groups_of, join, output_groups, split, upsample_rows
+
+
+class Waiting(NamedTuple):
+    """A stage's feature map until the head reads it, once for each group of the head's channels."""
+
+    maps: list[RowBands]
+    #: Whether ``maps`` are the groups' projections, rather than each the whole feature map.
+    projected: bool
+
+
+class Head(nn.Module):
+    """The folded head: project at native resolution, upsample, add, ReLU, classify; by bands, and by channel groups up
+    to the classifier.
+    """
+
+    def __init__(self, head: FoldedHead) -> None:
+        super().__init__()
+        self.bands = 1
+        self.projections = nn.ModuleList(QuantConv2d.from_linear("head_projection", p) for p in head.projections)
+        #: One for every sum but the last, which the ReLU follows.
+        self.sums = nn.ModuleList(Site("head_sum") for _ in head.projections[2:])
+        self.fused = Site("head_fused")
+        self.classifier = QuantConv2d("classifier", head.classifier)
+
+    def tile(self, bands: int, groups: int) -> None:
+        """Cut the rows and the channels."""
+        self.bands = bands
+        self.projections = nn.ModuleList(nn.ModuleList(output_groups(each, groups)) for each in self.projections)
+
+    def waiting(self, index: int, feature: RowBands) -> Waiting:
+        """What is kept of stage ``index`` until the head runs: its projections where they are no larger."""
+        groups = groups_of(self.projections[index])
+        if index and sum(each.out_channels for each in groups) <= groups[0].in_channels:
+            return Waiting([feature.map(each, each.output) for each in groups], projected=True)
+        return Waiting([feature] * len(groups), projected=False)
+
+    def _upsampled(self, index: int, group: int, waiting: Waiting, height: int, start: int, stop: int) -> Tensor:
+        projection, feature = groups_of(self.projections[index])[group], waiting.maps[group]
+
+        def rows(first: int, last: int) -> Tensor:
+            x = feature.rows(first, last)
+            return x if waiting.projected else projection(x)
+
+        site = projection.output if self.fused.active and self.sums[0].active else None
+        return upsample_rows(rows, feature.height, height // feature.height, start, stop, site)
+
+    def _fused(self, group: int, features: list[Waiting], start: int, stop: int) -> Tensor:
+        """One group's channels of rows [start, stop), ready for the classifier."""
+        largest = features[0].maps[group]
+        total = groups_of(self.projections[0])[group](largest.rows(start, stop))
+        for i, waiting in enumerate(features[1:]):
+            total = total + self._upsampled(i + 1, group, waiting, largest.height, start, stop)
+            if i < len(self.sums):
+                total = self.sums[i](total)
+        return self.fused(F.relu(total))
+
+    def forward(self, features: list[Waiting]) -> Iterator[Tensor]:
+        """The logits, band by band."""
+        groups = range(len(features[0].maps))
+        for start, stop in split(features[0].maps[0].height, self.bands):
+            fused = [self._fused(group, features, start, stop) for group in groups]
+            yield self.classifier(join(fused, 1, self.fused))
