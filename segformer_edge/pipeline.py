@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -68,7 +69,15 @@ def quantize(options: QuantizeOptions, tell: Progress | None = None) -> Report:
         reports = []
         for target in targets:
             tell.step(f"check {target.name}")
-            reports.append(judge.judge(target, outcomes[target.name], tell.bars))
+            found = judge.judge(target, outcomes[target.name], tell.bars)
+            tighter = tighter_budget(found, outcomes[target.name])
+            if tighter is not None:
+                tell.step(f"tile {target.name} once more: {found.error}")
+                again = _export(
+                    loaded, [target], size, replace(options, memory_budget=tighter), folder, Path(scratch), tell
+                )
+                found = judge.judge(target, again[target.name], tell.bars)
+            reports.append(found)
         report = Report(
             model=loaded.variant or "custom",
             weights=options.weights,
@@ -92,7 +101,8 @@ def _export(
 ) -> Mapping[str, Exported | ExportFailure]:  # fmt: skip
     """Each target is built in a folder of its own, so that what a failed one leaves behind is not delivered."""
     for target in targets:
-        (scratch / target.name).mkdir()
+        (scratch / target.name).mkdir(exist_ok=True)
+        (scratch / f"{target.name}.result.json").unlink(missing_ok=True)
     weights = scratch / "weights.safetensors"
     config = save_model(loaded.model, weights)
     jobs = {
@@ -116,6 +126,15 @@ def _export(
     # Int8 files are a quarter to a third of the float weights; a writer that failed has removed its own by now.
     needed = weights.stat().st_size // 2
     return {name: _collect(outcome, scratch / name, folder, needed) for name, outcome in outcomes.items()}
+
+
+def tighter_budget(report: TargetReport, outcome: Exported | ExportFailure) -> int | None:
+    """What to plan for where the model said that a file fits and the measurement says no; None otherwise."""
+    if report.status != "over_budget" or report.budget is None or isinstance(outcome, ExportFailure):
+        return None
+    if outcome.plan is None or not outcome.plan.fits:
+        return None
+    return int(report.budget.bytes * outcome.plan.forecast / report.budget.used * 0.99)
 
 
 def _collect(

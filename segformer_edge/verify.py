@@ -175,8 +175,10 @@ class Judge:
         weights = split.weights + split.packed_weights if split else None
         memory = Memory(planned, found.inference_growth, weights, found.kind, found.device)
         used = found.arena_bytes if arena else found.inference_growth
-        if wanted is None or used is None:
+        if wanted is None:
             return {"memory": memory}
+        if used is None:
+            raise SegformerEdgeError(f"The memory budget cannot be checked: only {found.kind} is known here.")
         if plan is None:
             return {"memory": memory, "budget": Budget(wanted, "growth", used)}
         failed = not plan.fits

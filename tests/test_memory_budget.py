@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,12 +11,15 @@ import pytest
 from segformer_edge.cli import parse_bytes, run
 from segformer_edge.data.scenes import draw_scene
 from segformer_edge.errors import UsageError
+from segformer_edge.export.exporter import Exported, Plan
+from segformer_edge.export.pool import ExportFailure
 from segformer_edge.export.targets import choose_targets
-from segformer_edge.pipeline import exit_code, quantize
+from segformer_edge.pipeline import exit_code, quantize, tighter_budget
 from segformer_edge.prepare import QuantizeOptions
 from segformer_edge.quantize import main
 from segformer_edge.report.budget import Budget
-from segformer_edge.report.schema import Report
+from segformer_edge.report.schema import Report, TargetReport
+from segformer_edge.rewrite.tiling import Tiling
 from segformer_edge.runtime.segmenter import Segmenter
 
 SIZE = (64, 64)
@@ -108,3 +112,14 @@ def test_verdicts():
     assert failed.margin == -3000 and not failed.fits
     assert "FAIL" in words and "SOFTMAX in stages.0" in words and "--size 96x128" in words
     assert json.dumps(failed.verdict())
+
+
+def test_where_the_model_was_wrong_the_next_plan_is_for_less():
+    plan = Plan(Tiling(), "growth", forecast=900, fits=True, blocked_by="ADD in stages.0")
+    outcome = Exported((), None, None, None, {}, plan=plan)
+    report = TargetReport("tflite", "over_budget", error="FAIL", budget=Budget(1000, "growth", 1100, 900))
+    assert tighter_budget(report, outcome) == 809
+    assert tighter_budget(replace(report, status="ok"), outcome) is None
+    assert tighter_budget(report, replace(outcome, plan=replace(plan, fits=False))) is None
+    assert tighter_budget(report, replace(outcome, plan=None)) is None
+    assert tighter_budget(report, ExportFailure("no")) is None
