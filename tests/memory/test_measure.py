@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from segformer_edge.emulation.errors import NotPreparedError
@@ -87,7 +88,6 @@ def test_weights_are_as_many_as_in_the_file(target, variant, measured):
 
 def test_a_network_of_known_sizes(tmp_path):
     """One matrix product, 8 MiB of weights; its input is the caller's and its output 1 MiB, and it needs no more."""
-    onnx = pytest.importorskip("onnx")
     rows, inner, columns = 128, 1024, 2048
     weights = np.random.default_rng(0).standard_normal((inner, columns)).astype(np.float32)
     graph = onnx.helper.make_graph(
