@@ -35,18 +35,11 @@ class Mode(Enum):
     LEARN = "learn"
     #: Weights as int8 constants behind a dequantize.
     EXPORT = "export"
-    #: Weights as float constants behind quantize and dequantize, for converters that fold them on their own.
-    EXPORT_FLOAT_WEIGHTS = "export_float_weights"
-
-    @property
-    def exports(self) -> bool:
-        """Whether operators for a converter are emitted."""
-        return self in (Mode.EXPORT, Mode.EXPORT_FLOAT_WEIGHTS)
 
     @property
     def emulates(self) -> bool:
         """Whether sites compute with fixed parameters, or emit them."""
-        return self.exports or self is Mode.FAKE
+        return self in (Mode.FAKE, Mode.EXPORT)
 
 
 class Site(nn.Module):
@@ -85,7 +78,7 @@ class Site(nn.Module):
             return self.learner(x)
         if self.params is None:
             raise RuntimeError(f"Site of role '{self.role}' has no parameters; calibrate or load encodings first.")
-        if not self.mode.exports:
+        if self.mode is not Mode.EXPORT:
             return fake_quantize(x, self.params)
         return self._quantize_dequantize(x, self.params)
 
@@ -167,13 +160,9 @@ class QuantConv2d(nn.Conv2d):
             return fake_quantize_weight(self.weight, self.learner(self.weight))
         if self.scales is None or self.int8_weight is None:
             raise RuntimeError(f"Weight of role '{self.role}' has no scales; calibrate or load encodings first.")
-        if not self.mode.exports:
+        if self.mode is not Mode.EXPORT:
             return fake_quantize_weight(self.weight, self.scales)
-        ops = torch.ops.quantized_decomposed
-        integer = self.int8_weight
-        if self.mode is Mode.EXPORT_FLOAT_WEIGHTS:
-            integer = ops.quantize_per_channel(self.weight, *self._arguments())
-        return ops.dequantize_per_channel(integer, *self._arguments())
+        return torch.ops.quantized_decomposed.dequantize_per_channel(self.int8_weight, *self._arguments())
 
     def forward(self, x: Tensor, padding: tuple[int, int] | None = None) -> Tensor:
         """``padding`` in place of the convolution's own is for a part of its input whose edge is not the edge."""

@@ -181,12 +181,12 @@ class Judge:
             raise SegformerEdgeError(f"The memory budget cannot be checked: only {found.kind} is known here.")
         if plan is None:
             return {"memory": memory, "budget": Budget(wanted, "growth", used)}
-        failed = not plan.fits
+        failed = not plan.fits and used > wanted
         return {
             "memory": memory,
             "budget": Budget(
                 wanted, plan.meaning, used, plan.forecast, asdict(plan.tiling), used if failed else None,
-                plan.blocked_by if failed else None, plan.largest_size,
+                plan.blocked_by if failed else None, plan.largest_size if failed else None,
             ),
         }  # fmt: skip
 

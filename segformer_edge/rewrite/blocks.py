@@ -23,7 +23,7 @@ class VarianceSite(Site):
 
     def forward(self, x: Tensor) -> Tensor:
         y = super().forward(x)
-        if self.mode in (Mode.FLOAT, Mode.OBSERVE) or self.mode.exports or self.params is None:
+        if self.mode in (Mode.FLOAT, Mode.OBSERVE, Mode.EXPORT) or self.params is None:
             return y  # runtimes saturate the root of zero on their own
         return y.clamp_min(self.params.scale)
 

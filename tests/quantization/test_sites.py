@@ -17,8 +17,6 @@ from quantization.sites import Mode, QuantConv2d, Site, keep_widths, named_sites
 #: Shared machines stall, and every run tries the same examples.
 relaxed = settings(deadline=None, derandomize=True, max_examples=60)
 
-EXPORTS = [Mode.EXPORT, Mode.EXPORT_FLOAT_WEIGHTS]
-
 
 def targets(model: nn.Module, x: torch.Tensor) -> list[str]:
     """Operators of the exported graph."""
@@ -51,17 +49,16 @@ def test_weight_is_the_same_in_every_quantized_mode(values):
     quantized.weight_dtype = "int8"
     quantized.set_scales(weight_scales(quantized.weight))
     weights = []
-    for mode in (Mode.FAKE, *EXPORTS):
+    for mode in (Mode.FAKE, Mode.EXPORT):
         set_mode(quantized, mode)
         weights.append(quantized.quantized_weight().detach())
-    assert torch.equal(weights[0], weights[1]) and torch.equal(weights[1], weights[2])
+    assert torch.equal(weights[0], weights[1])
 
 
-@pytest.mark.parametrize("mode", EXPORTS)
 @torch.no_grad()
-def test_exported_network_computes_the_reference_bit_for_bit(calibrated, batch, mode):
+def test_exported_network_computes_the_reference_bit_for_bit(calibrated, batch):
     expected = calibrated(batch)
-    set_mode(calibrated, mode)
+    set_mode(calibrated, Mode.EXPORT)
     assert torch.equal(calibrated(batch), expected)
     assert torch.equal(torch.export.export(calibrated, (batch,)).module()(batch), expected)
 
@@ -75,14 +72,14 @@ def test_float_and_observe_modes_change_nothing(net, all_int8, batch):
             assert torch.equal(net(batch), expected)
 
 
-@pytest.mark.parametrize("mode", [Mode.FAKE, *EXPORTS])
+@pytest.mark.parametrize("mode", [Mode.FAKE, Mode.EXPORT])
 def test_site_the_recipe_leaves_out_passes_through_in_every_mode(mode):
     site, x = Site("any"), torch.randn(5)
     site.mode = mode
     assert site(x) is x
 
 
-@pytest.mark.parametrize("mode", [Mode.FAKE, *EXPORTS])
+@pytest.mark.parametrize("mode", [Mode.FAKE, Mode.EXPORT])
 def test_uncalibrated_network_says_what_to_do(net, all_int8, batch, mode):
     apply_recipe(net, all_int8)
     set_mode(net, mode)
@@ -110,11 +107,6 @@ def test_export_has_int8_weights_as_constants(calibrated, batch):
     assert not [name for name in operators if "quantize_per_channel" in name and "dequantize" not in name]
     assert sum("dequantize_per_channel" in name for name in operators) == 2
     assert sum(".quantize_per_tensor" in name for name in operators) == 5  # image, two outputs, softmax, residual
-
-
-def test_export_with_float_weights_quantizes_them_in_the_graph(calibrated, batch):
-    set_mode(calibrated, Mode.EXPORT_FLOAT_WEIGHTS)
-    assert sum(".quantize_per_channel" in name for name in targets(calibrated, batch)) == 2
 
 
 @torch.no_grad()
