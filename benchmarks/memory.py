@@ -33,7 +33,7 @@ from segformer_edge.memory.measurement import Measurement
 from segformer_edge.progress import Progress, progress_for_terminal
 
 Measure = Callable[..., Measurement]
-TimeFiles = Callable[[Sequence[Path], str], list[float]]
+TimeFiles = Callable[[Sequence[Path], Sequence[str]], list[float]]
 #: Why a side has no figures where it was left out.
 LEFT_OUT = "left out of this run"
 
@@ -59,7 +59,8 @@ def default_file(case: Case, source: Source | None, folder: Path) -> Path:
 
 def measured(side: Side, case: Case, file: Path, on: str | None, measure: Measure) -> Side:
     """``side`` with the figures of ``file`` here, and on the emulated CPU ``on``."""
-    figure, variant = FIGURES[case.kind.figure], case.kind.variant
+    figure = FIGURES[case.kind.figure]
+    variant = case.kind.variant_of(side.label)
     try:
         here = measure(file, variant=variant)
     except SegformerEdgeError as error:
@@ -122,7 +123,7 @@ def _with_latencies(row: Row, files: Mapping[str, Path], tell: Progress, time_fi
         return row
     tell.step(f"{row.case.name}: latency of {', '.join(good)}")
     try:
-        times = time_files([files[label] for label in good], row.case.kind.variant)
+        times = time_files([files[label] for label in good], [row.case.kind.variant_of(label) for label in good])
     except Exception as error:  # a file may end the process that runs it
         words = f"latency: {type(error).__name__}: {error}".splitlines()[0]
         return replace(row, ours=replace(row.ours, error=row.ours.error or words))

@@ -61,10 +61,15 @@ class Kind:
     target: str
     recipe: str
     figure: str
-    #: Setup of the runtime, as ``segformer_edge.memory.measure`` takes it.
+    #: Setup of the runtime, as ``segformer_edge.memory.measure`` takes it: for the default's file and for ours.
     variant: str = ""
+    our_variant: str = ""
     #: Whether the price of tiling in time is judged here: kernels without a delegate are the slow reference.
     timed: bool = True
+
+    def variant_of(self, label: str) -> str:
+        """The setup for the file of the side ``label``."""
+        return self.variant if label == "default" else self.our_variant
 
 
 @dataclass(frozen=True)
@@ -97,9 +102,11 @@ CAMVID = Setting("camvid", "384x512, CamVid", (384, 512))
 
 PLAIN = Kind(
     "tflite-plain", "`.tflite` without delegate, arena", "litert_int8", "tflite", "full", "arena", "no-delegate",
-    timed=False,
+    "no-delegate", timed=False,
 )  # fmt: skip
-XNNPACK = Kind("tflite-xnnpack", "`.tflite` with XNNPACK, growth", "litert_int8", "tflite", "lean", "growth")
+XNNPACK = Kind(
+    "tflite-xnnpack", "`.tflite` with XNNPACK, growth", "litert_int8", "tflite", "lean", "growth", our_variant="compiled"
+)  # fmt: skip
 EXECUTORCH = Kind(
     "pte", "`.pte`, plan + workspace", "executorch_int8", "executorch", "lean", "plan_workspace"
 )  # fmt: skip

@@ -17,10 +17,10 @@ from segformer_edge.runtime.quiet import native_stderr_silenced
 WARM_UP, LEAST_TURNS, SECONDS = 2, 15, 30.0
 
 
-def interleaved(files: Sequence[Path], variant: str = "", seconds: float = SECONDS) -> list[float]:
-    """Median milliseconds of an inference of each file, one thread; each turn runs every file once."""
+def interleaved(files: Sequence[Path], variants: Sequence[str], seconds: float = SECONDS) -> list[float]:
+    """Median milliseconds of an inference of each file in its variant, one thread; a turn runs every file once."""
     subjects, prepared = [], []
-    for file in files:
+    for file, variant in zip(files, variants, strict=True):
         subject = make_subject(format_of(file).name, file, 1, variant)
         with native_stderr_silenced():
             subject.load()
@@ -37,8 +37,8 @@ def interleaved(files: Sequence[Path], variant: str = "", seconds: float = SECON
     return [statistics.median(times[WARM_UP:]) for times in taken]
 
 
-def latencies(files: Sequence[Path], variant: str = "", seconds: float = SECONDS) -> list[float]:
+def latencies(files: Sequence[Path], variants: Sequence[str], seconds: float = SECONDS) -> list[float]:
     """``interleaved`` in a process of its own, so that one row's runtime does not disturb the next."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-        return pool.submit(interleaved, list(files), variant, seconds).result()
+        return pool.submit(interleaved, list(files), list(variants), seconds).result()

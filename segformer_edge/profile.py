@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--on", default="host", metavar="CPU", help="host (default), cortex-a53|a72|a76, armv7")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default 1)")
     parser.add_argument("--no-delegate", action="store_true", help=".tflite with built-in kernels in place of XNNPACK")
+    parser.add_argument("--compiled", action="store_true", help=".tflite in CompiledModel, as this SDK runs it")
     parser.add_argument("--no-measure", action="store_true", help="plan and liveness alone, without running the file")
     parser.add_argument("--top", type=int, default=8, metavar="N", help="tensors to list at the peak (default 8)")
     parser.add_argument("--json", action="store_true", help="only JSON on stdout")
@@ -49,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             on=options.on,
             threads=options.threads,
             delegate=not options.no_delegate,
+            compiled=options.compiled,
             measuring=not options.no_measure,
             tell=tell,
         )

@@ -165,7 +165,8 @@ class Judge:
             return {"memory": exported.memory}
         arena = plan is not None and plan.meaning == "arena"
         try:
-            found = measure(self.folder / exported.files[0], variant="no-delegate" if arena else "")
+            variant = "no-delegate" if arena else target.measured_as
+            found = measure(self.folder / exported.files[0], variant=variant)
         except SegformerEdgeError:
             if wanted is not None:
                 raise
@@ -174,18 +175,23 @@ class Judge:
         split = found.run_split
         weights = split.weights + split.packed_weights if split else None
         memory = Memory(planned, found.inference_growth, weights, found.kind, found.device)
-        used = found.arena_bytes if arena else found.inference_growth
         if wanted is None:
             return {"memory": memory}
+        meaning = plan.meaning if plan is not None else "growth"
+        used = {
+            "arena": found.arena_bytes,
+            "plan": split.activations if split else None,
+            "growth": found.inference_growth,
+        }[meaning]
         if used is None:
             raise SegformerEdgeError(f"The memory budget cannot be checked: only {found.kind} is known here.")
         if plan is None:
-            return {"memory": memory, "budget": Budget(wanted, "growth", used)}
+            return {"memory": memory, "budget": Budget(wanted, meaning, used)}
         failed = not plan.fits and used > wanted
         return {
             "memory": memory,
             "budget": Budget(
-                wanted, plan.meaning, used, plan.forecast, asdict(plan.tiling), used if failed else None,
+                wanted, meaning, used, plan.forecast, asdict(plan.tiling), used if failed else None,
                 plan.blocked_by if failed else None, plan.largest_size if failed else None,
             ),
         }  # fmt: skip

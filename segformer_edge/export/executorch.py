@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-from executorch.exir import EdgeCompileConfig, EdgeProgramManager, to_edge_transform_and_lower
+from executorch.exir import EdgeCompileConfig, EdgeProgramManager, lowered_backend_module, to_edge_transform_and_lower
 from executorch.exir._serialize._program import deserialize_pte_binary
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.passes.infra.partitioner import Partition
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
+from torch.fx.passes.tools_common import stable_topological_sort
 
 from quantization.params import RANGES, TORCH_DTYPES, ActivationParams
 from quantization.sites import Mode, named_weights, set_mode
@@ -45,7 +48,8 @@ def _owners(graph: Graph) -> dict[Node, Node | None]:
 
 
 class OneDequantizePerReader(PassBase):
-    """Gives every reader of a dequantized tensor a dequantize of its own.
+    """Gives every reader of a dequantized tensor a dequantize of its own, right before it: floats take four times as
+    much while they wait.
 
     XNNPACK matches dequantize -> operator -> quantize, and takes a dequantize that it matched as part of the operator:
     another reader, in float, would get integers. It also lets integers pass between partitions.
@@ -55,9 +59,11 @@ class OneDequantizePerReader(PassBase):
         graph = graph_module.graph
         for node in list(graph.nodes):
             if "dequantize" in node.name:
-                for user in list(node.users)[1:]:
+                first, *others = node.users
+                for user in others:
                     with graph.inserting_before(user):
                         user.replace_input_with(node, graph.node_copy(node))
+                first.prepend(node)
         graph_module.recompile()
         return PassResult(graph_module, True)
 
@@ -78,8 +84,9 @@ class BandPartitioner(XnnpackPartitioner):
             return super().generate_partitions(ep)
         owners = _owners(ep.graph)
         partitions: dict[Node | None, set[Node]] = {}
-        for node in matched:
-            partitions.setdefault(owners[node], set()).add(node)
+        for node in ep.graph.nodes:
+            if node in matched:
+                partitions.setdefault(owners[node], set()).add(node)
         return [Partition(id=index, nodes=nodes) for index, nodes in enumerate(partitions.values())]
 
 
@@ -114,6 +121,39 @@ def _argmax_of_integers(graph: Graph) -> None:
     graph.eliminate_dead_code()
 
 
+def _without_round_trips(graph: Graph) -> None:
+    """Drop dequantize -> quantize with the same parameters, which XNNPACK would compute: the image as float, whole."""
+    ops = torch.ops.quantized_decomposed
+    for node in list(graph.nodes):
+        if node.target is ops.quantize_per_tensor.default:
+            source = node.args[0]
+            if source.target is ops.dequantize_per_tensor.default and source.args[1:] == node.args[1:]:
+                node.replace_all_uses_with(source.args[0])
+    graph.eliminate_dead_code()
+
+
+def _eager(program: ExportedProgram) -> None:
+    """Move what stayed outside the delegates to right behind what it reads.
+
+    Partitioning leaves the delegate calls first: the logits of every band would wait for their argmax.
+    """
+    order: dict[Node, None] = {}
+
+    def place(node: Node) -> None:
+        if node in order or any(source not in order for source in node.all_input_nodes):
+            return
+        order[node] = None
+        for user in node.users:
+            if node.op == "call_function" and user.op == "call_function" and "executorch_call" not in user.name:
+                place(user)
+
+    for node in program.graph.nodes:
+        place(node)
+    for before, node in pairwise(list(order)):
+        before.append(node)
+    program.graph_module.recompile()
+
+
 def _without_notes(program: ExportedProgram) -> ExportedProgram:
     """Drop where each node came from: the passes copy these notes for every node they touch."""
     for node in program.graph.nodes:
@@ -131,13 +171,17 @@ def _lower(network: EdgeSegFormer, size: tuple[int, int]) -> tuple[EdgeProgramMa
         example = (torch.zeros(1, *size, 3, dtype=torch.int8),)
     program = _without_notes(torch.export.export(module, example))
     _argmax_of_integers(program.graph)
+    _without_round_trips(program.graph)
     program.graph_module.recompile()
-    lowered = to_edge_transform_and_lower(
-        program,
-        transform_passes=[OneDequantizePerReader()],
-        partitioner=[BandPartitioner()],
-        compile_config=EdgeCompileConfig(_check_ir_validity=False),
-    )
+    # Cutting a partition out sorts the rest of the graph breadth first, which would bring all tiles to life together.
+    with patch.object(lowered_backend_module, "legalize_graph", stable_topological_sort):
+        lowered = to_edge_transform_and_lower(
+            program,
+            transform_passes=[OneDequantizePerReader()],
+            partitioner=[BandPartitioner()],
+            compile_config=EdgeCompileConfig(_check_ir_validity=False),
+        )
+    _eager(lowered.exported_program())
     return lowered, program
 
 

@@ -16,14 +16,14 @@ import torch
 
 from quantization.sites import Mode, named_sites, set_mode
 from segformer_edge.export.exporter import Plan
-from segformer_edge.export.tflite_emit import KERNELS, KERNELS_WITH_GELU, build_graph
-from segformer_edge.export.tflite_memory import Forecast, forecast
+from segformer_edge.export.tflite_emit import KERNELS, KERNELS_WITH_GELU, Kernels, build_graph
+from segformer_edge.export.tflite_memory import BUILT_IN, COMPILED, INTERPRETER, Forecast, Setup, forecast
 from segformer_edge.model.config import STRIDE, SegformerConfig
 from segformer_edge.rewrite.graph import EdgeSegFormer
 from segformer_edge.rewrite.tiling import Tiling
 
 #: Bytes of a piece, from coarse to fine.
-PIECES = tuple(1 << bits for bits in range(22, 11, -1))
+PIECES = tuple(sorted((count << bits for bits in range(9, 20) for count in (5, 7)), reverse=True))
 _FEWEST_ROWS = 2
 #: Roles of sites that recipes for CPUs leave in float.
 _FLOAT_ON_CPUS = ("norm_product", "attention_probabilities")
@@ -34,12 +34,19 @@ class Way:
     """How a target spends memory: what its budget counts, and what its runtime takes apart in the graph."""
 
     meaning: str
-    delegate: bool
-    #: Whether int8 GELU is a table outside the delegate.
-    integer_gelu: bool
+    setup: Setup
+    #: Its integer kernels, as build_graph takes them.
+    kernels: Kernels
+
+    @property
+    def float_resize(self) -> bool:
+        """Whether bilinear resizing takes four times the bytes."""
+        return not self.kernels["RESIZE_BILINEAR"]
 
     def bytes(self, found: Forecast) -> int:
         """What counts of ``found``."""
+        if self.meaning == "plan":
+            return found.arena + max(found.workspace, found.growing)
         return found.arena if self.meaning == "arena" else found.growth
 
 
@@ -50,8 +57,8 @@ def way_of(target: str, network: EdgeSegFormer) -> Way | None:
     """
     if target == "tflite":
         integer = all(site.active for _, site in named_sites(network) if site.role in _FLOAT_ON_CPUS)
-        return Way("arena", delegate=False, integer_gelu=True) if integer else Way("growth", True, True)
-    return Way("growth", delegate=True, integer_gelu=False) if target == "executorch" else None
+        return Way("arena", BUILT_IN, KERNELS_WITH_GELU) if integer else Way("growth", COMPILED, KERNELS)
+    return Way("plan", INTERPRETER, {**KERNELS, "RESIZE_BILINEAR": ()}) if target == "executorch" else None
 
 
 def tiling_for(config: SegformerConfig, size: tuple[int, int], piece: int, way: Way, score_bytes: int) -> Tiling:
@@ -61,7 +68,7 @@ def tiling_for(config: SegformerConfig, size: tuple[int, int], piece: int, way: 
     """
     height, width = size[0] // 4, size[1] // 4
     keys = (size[0] // STRIDE) * (size[1] // STRIDE)
-    bands, queries, hidden = [], [], []
+    bands, queries, hidden, delegate = [], [], [], way.setup.delegate
     for stage, dim in enumerate(config.embed_dims):
         h, w = height >> stage, width >> stage
         row = dim * w * max(config.mlp_ratios[stage], 4)  # int8 hidden map, or the float norm
@@ -69,18 +76,21 @@ def tiling_for(config: SegformerConfig, size: tuple[int, int], piece: int, way: 
         bands.append(math.ceil(h / rows))
         score_row = config.num_heads[stage] * w * keys * score_bytes
         # XNNPACK writes the softmax over the scores; elsewhere several of their size are alive.
-        allowed = 4 * piece if way.delegate else piece
+        allowed = 2 * piece if delegate else piece
         queries.append(math.ceil(rows / max(allowed // score_row, 1)))
         halo = (rows + 2) * row if rows < h else rows * row
-        hidden.append(1 if way.delegate else min(math.ceil(halo / (2 * piece)), 8))
+        hidden.append(1 if delegate else min(math.ceil(halo / (2 * piece)), 8))
     # The coarsest map's rows reach up to one source row, 8 rows here, beyond a band on either side.
     row = config.decoder_dim * width
-    rows = max(piece // row - 16, 16) if way.delegate else max(2 * piece // row, 4)
+    rows = max(piece // row - 16, 16) if delegate else max(2 * piece // row, 4)
+    if way.float_resize:
+        rows //= 2
     rows = height if height * row <= piece else min(rows, height)
-    groups = 1 if way.delegate or rows >= height else min(math.ceil((rows + 16) * row / piece), 8)
+    groups = min(math.ceil((rows + 16) * row / piece), 2 if way.float_resize else 1 if delegate else 8)
+    groups = 1 if rows >= height else groups
     return Tiling(
         tuple(bands), tuple(queries), tuple(hidden), math.ceil(height / rows), groups,
-        recompute_norm=not way.delegate and piece * 8 <= config.embed_dims[0] * height * width,
+        recompute_norm=not delegate and piece * 8 <= config.embed_dims[0] * height * width,
     )  # fmt: skip
 
 
@@ -104,8 +114,7 @@ class Planner:
         set_mode(network, Mode.EXPORT)
         with torch.no_grad():
             program = torch.export.export(network, (torch.zeros(1, *size, 3),))
-        kernels = KERNELS_WITH_GELU if self.way.integer_gelu else KERNELS
-        return forecast(build_graph(program, kernels, image_channels_last=True), delegate=self.way.delegate)
+        return forecast(build_graph(program, self.way.kernels, image_channels_last=True), self.way.setup)
 
     def tilings(self, size: tuple[int, int]) -> Iterator[tuple[int, Tiling]]:
         """Pieces and their tilings, from untiled to the finest, each tiling once."""

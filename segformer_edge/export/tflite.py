@@ -38,11 +38,8 @@ def emitted(program: ExportedProgram) -> EmittedGraph:
 
 
 def ordered(program: ExportedProgram) -> EmittedGraph:
-    """The graph of a tiled ``program``, whose order a runtime must keep. GELU is a table between two delegate calls:
-    in float it would take four times the memory.
-    """
-    graph = build_graph(program, KERNELS_WITH_GELU, image_channels_last=True)
-    return replace(graph, ordered=True)
+    """The graph of a tiled ``program``, whose order a runtime must keep."""
+    return replace(emitted(program), ordered=True)
 
 
 def _quantization(tensor: Tensor) -> tuple[float | None, int | None]:

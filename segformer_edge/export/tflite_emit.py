@@ -15,8 +15,11 @@ from segformer_edge.export.tflite_graph import FLOAT, WIDTHS, EmittedGraph, Tens
 from segformer_edge.export.tflite_ops import HANDLERS
 from segformer_edge.export.tflite_views import CHANNELS_LAST, View, plain
 
+#: Operator -> widths for which a runtime has integer kernels.
+Kernels = dict[str, tuple[str, ...]]
+
 #: Widths for which LiteRT has integer kernels. Without GELU's XNNPACK takes the whole graph: it has no int8 GELU.
-KERNELS: dict[str, tuple[str, ...]] = {
+KERNELS: Kernels = {
     **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D", "ADD", "MUL", "RSQRT", "SOFTMAX", "BATCH_MATMUL"), WIDTHS),
     **dict.fromkeys(("RESIZE_BILINEAR", "RELU"), WIDTHS),
     "ARG_MAX": ("int8",),
@@ -74,7 +77,7 @@ def _order(rank: int, channels_last: bool) -> tuple[int, ...]:
 
 def build_graph(
     program: ExportedProgram,
-    kernels: dict[str, tuple[str, ...]] = KERNELS,
+    kernels: Kernels = KERNELS,
     *,
     image_channels_last: bool = False,
     output_channels_last: bool = False,

@@ -18,18 +18,35 @@ _NOT_DELEGATED = ("ARG_MAX", "CAST")
 _MOST_CONCATENATED = 4
 #: Operators of the built-in kernels whose result takes the place of an input that is not read again.
 _IN_PLACE = ("ADD", "SUB", "MUL", "RELU", "SOFTMAX", "RESHAPE", "GELU", "RSQRT")
-#: Heap besides tensors and weights, measured: per operator of LiteRT alone, of LiteRT and XNNPACK, and per interpreter.
-_NODE_BYTES, _DELEGATED_NODE_BYTES, _FIXED_BYTES = 1070, 1420, 250_000
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How LiteRT is asked to run a file, with what it then keeps for every operator, and besides. Measured bytes."""
+
+    delegate: bool
+    #: By CompiledModel: input and output are the caller's, indirection buffers share the workspace.
+    compiled: bool
+    node_bytes: int
+    delegated_node_bytes: int
+    fixed_bytes: int
+
+
+BUILT_IN = Setup(False, False, 1070, 0, 250_000)
+INTERPRETER = Setup(True, False, 1070, 1420, 250_000)
+COMPILED = Setup(True, True, 1500, 1940, 420_000)
 
 
 @dataclass(frozen=True)
 class Forecast:
     """Bytes that an inference takes by the liveness model. ``blocked_by`` names where the largest part comes from."""
 
-    #: LiteRT's arena, with the input, which LiteRT never reuses.
+    #: LiteRT's arena; where the input lies in it, it is never reused.
     arena: int
-    #: XNNPACK's workspace and what its operators keep.
+    #: XNNPACK's workspace, the old and the new one while it grows from one delegate call to the next, and what its
+    #: operators keep.
     workspace: int
+    growing: int
     kept: int
     #: Structures of the runtime.
     runtime: int
@@ -39,26 +56,41 @@ class Forecast:
     @property
     def growth(self) -> int:
         """All of it: what an inference adds to the process, without weights."""
-        return self.arena + self.workspace + self.kept + self.runtime
+        return max(self.arena + self.workspace, self.growing) + self.kept + self.runtime
 
 
-def forecast(graph: EmittedGraph, *, delegate: bool) -> Forecast:
-    """What LiteRT will take for ``graph``, with XNNPACK as its delegate or without."""
-    memory, parts = _memory_graph(graph, delegate)
+def forecast(graph: EmittedGraph, setup: Setup) -> Forecast:
+    """What LiteRT will take for ``graph``."""
+    memory, parts = _memory_graph(graph, setup)
     arena = liveness(_by_part(memory, parts), lambda tensor: tensor.area == "arena")
     inside = liveness(memory, lambda tensor: tensor.area == "workspace", scratch=False)
     blocks = [replace(block, bytes=block.bytes + 16) for block in inside.blocks if block.bytes]
     blocks += [Block(op.scratch, i, i) for i, op in enumerate(memory.operators) if op.scratch and op.delegate]
     delegated = sum(op.delegate is not None for op in memory.operators)
     count = len(memory.operators)
+    workspace, growing = _workspaces(blocks, parts)
     return Forecast(
         arena=greedy_by_size(arena.blocks),
-        workspace=greedy_by_size(blocks) if blocks else 0,
+        workspace=workspace,
+        growing=growing,
         kept=memory.kept_bytes,
-        runtime=_FIXED_BYTES + _NODE_BYTES * (count - delegated) + _DELEGATED_NODE_BYTES * delegated,
+        runtime=setup.fixed_bytes + setup.node_bytes * (count - delegated) + setup.delegated_node_bytes * delegated,
         operators=count,
         blocked_by=_blocking(graph, memory, parts, arena, blocks),
     )
+
+
+def _workspaces(blocks: Sequence[Block], parts: Sequence[int]) -> tuple[int, int]:
+    """The workspace that all delegate calls share, and the most of two while one call needs more than those before."""
+    by_part: dict[int, list[Block]] = {}
+    for block in blocks:
+        by_part.setdefault(parts[block.first], []).append(block)
+    size = growing = 0
+    for part in sorted(by_part):
+        needed = greedy_by_size(by_part[part])
+        if needed > size:
+            size, growing = needed, max(growing, size + needed)
+    return size, growing
 
 
 def _blocking(
@@ -81,10 +113,10 @@ def _delegated(op: Emitted) -> bool:
     return not (op.code == "GELU" and op.output.dtype == "int8")
 
 
-def _memory_graph(graph: EmittedGraph, delegate: bool) -> tuple[MemoryGraph, list[int]]:
+def _memory_graph(graph: EmittedGraph, setup: Setup) -> tuple[MemoryGraph, list[int]]:
     """The graph as memory sees it, and for each operator the part of the execution plan it belongs to."""
     parts: list[int] = []
-    taken = [delegate and _delegated(op) for op in graph.operators]
+    taken = [setup.delegate and _delegated(op) for op in graph.operators]
     for i in range(len(taken)):
         together = bool(i) and taken[i] and taken[i - 1]
         parts.append(parts[-1] + (not together) if i else 0)
@@ -98,23 +130,27 @@ def _memory_graph(graph: EmittedGraph, delegate: bool) -> tuple[MemoryGraph, lis
     for tensor in graph.tensors():
         kind = "input" if tensor in graph.inputs else "output" if tensor in graph.outputs else "intermediate"
         hidden = len(where[tensor]) == 1 and next(iter(where[tensor])) in inside
+        given = setup.compiled and kind != "intermediate"
         index[tensor] = builder.tensor(
             tensor.name, tensor.shape, tensor.dtype, "constant" if tensor.constant else kind,
-            area="workspace" if hidden else "arena", bytes=tensor.nbytes,
+            area="workspace" if hidden else "caller" if given else "arena", bytes=tensor.nbytes,
         )  # fmt: skip
     for op, is_taken in zip(graph.operators, taken, strict=True):
+        indirection = _indirection(op) if is_taken else 0
         builder.operator(
             op.code,
             [index[tensor] for tensor in op.inputs if tensor is not None],
             [index[op.output]],
             name=op.where,
             delegate="XNNPACK" if is_taken else None,
-            kept=_kept(op) if is_taken else 0,
-            scratch=_scratch(op, is_taken),
+            kept=0 if setup.compiled else indirection,
+            scratch=_scratch(op, is_taken) + (indirection if setup.compiled else 0),
         )
     memory = builder.build(holds_inputs=True)
     # Inside a delegate XNNPACK decides, outside LiteRT.
-    return xnnpack.in_place(memory) if delegate else with_in_place(memory, (), _IN_PLACE), parts
+    if setup.delegate:
+        return xnnpack.in_place(xnnpack.fuse_tables(memory)), parts
+    return with_in_place(memory, (), _IN_PLACE), parts
 
 
 def _by_part(memory: MemoryGraph, parts: Sequence[int]) -> MemoryGraph:
@@ -133,7 +169,7 @@ def _by_part(memory: MemoryGraph, parts: Sequence[int]) -> MemoryGraph:
     return builder.build(holds_inputs=memory.holds_inputs)
 
 
-def _kept(op: Emitted) -> int:
+def _indirection(op: Emitted) -> int:
     """Indirection buffers of XNNPACK."""
     shape = op.output.shape
     if op.code == "RESIZE_BILINEAR":

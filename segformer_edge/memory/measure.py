@@ -40,9 +40,10 @@ def measure(
     """Load ``path`` in a process of its own, run it three times, and say what memory that took.
 
     ``on`` is "host" or a CPU of ``segformer_edge.emulation.architectures``. ``variant`` chooses another setup of the
-    runtime: "no-delegate" for ``.tflite`` (built-in kernels in place of XNNPACK), "no-arena" for ``.onnx``. Any file of
-    a known format will do, with or without our sidecar; its inputs get random numbers. Where the allocator hook cannot
-    be built on the host, resident memory is measured, ``tell`` warns, and ``kind`` says so.
+    runtime: "compiled" for ``.tflite`` (LiteRT's CompiledModel as our own runtime uses it, in place of its Interpreter)
+    and "no-delegate" (built-in kernels in place of XNNPACK), "no-arena" for ``.onnx``. Any file of a known format will
+    do, with or without our sidecar; its inputs get random numbers. Where the allocator hook cannot be built on the
+    host, resident memory is measured, ``tell`` warns, and ``kind`` says so.
 
     Raises UsageError for an unknown CPU or variant, a format without a runtime there, or an emulated CPU that is not
     prepared; ArtifactError for a file that its runtime refuses; MeasurementError where the process ends otherwise or

@@ -9,7 +9,7 @@ BY_HOOK = "measured (allocator hook)"
 BY_RESIDENT = "measured (resident memory)"
 
 #: What a block of memory was taken for, in the order of ``Split``.
-ROLES = ("weights", "packed_weights", "activations", "runtime", "untouched")
+ROLES = ("weights", "packed_weights", "activations", "indirection", "runtime", "untouched")
 
 
 @dataclass(frozen=True)
@@ -31,21 +31,23 @@ class Split:
     """Heap bytes at one moment, by what they are for; their sum is the heap's growth at that moment.
 
     ``weights`` are copies of constants as the file holds them, ``packed_weights`` constants that the runtime reordered
-    for its kernels, ``activations`` what inferences work in (workspace, arena, indirection buffers), ``runtime`` the
-    rest: graph, kernels, Python objects, blocks that loading frees again. ``untouched`` was mapped and never written:
-    addresses without memory behind them. How a block gets its role is said in ``segformer_edge.memory.roles``.
+    for its kernels, ``activations`` what inferences work in (plan, arena, workspace), ``indirection`` the pointers and
+    factors that XNNPACK's operators keep for an input size, ``runtime`` the rest: graph, kernels, Python objects, blocks
+    that loading frees again. ``untouched`` was mapped and never written: addresses without memory behind them. How a
+    block gets its role is said in ``segformer_edge.memory.roles``.
     """
 
     weights: int
     packed_weights: int
     activations: int
+    indirection: int
     runtime: int
     untouched: int
 
     @property
     def growth(self) -> int:
         """Without weights, packed or not, and without what takes no memory."""
-        return self.activations + self.runtime
+        return self.activations + self.indirection + self.runtime
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def _lines(axis: Any, profile: FileProfile) -> None:
         axis.axhline(profile.planned / MIB, color="#1b1f24", linestyle="--", linewidth=1.1, label=label)
     measured = profile.measured
     if measured is not None and measured.run_split is not None:
-        count = measured.run_split.activations / MIB
+        count = (measured.run_split.activations + measured.run_split.indirection) / MIB
         axis.axhline(count, color="#b3261e", linestyle="-.", linewidth=1.1, label="measured activations")
 
 

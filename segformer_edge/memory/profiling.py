@@ -15,11 +15,12 @@ from segformer_edge.memory.readers.onnx import read_onnx
 from segformer_edge.memory.readers.openvino import read_openvino
 from segformer_edge.memory.readers.tflite import read_tflite
 from segformer_edge.memory.reading import Reading
+from segformer_edge.memory.subjects import COMPILED
 from segformer_edge.progress import Progress
 from segformer_edge.runtime.formats import format_of
 from segformer_edge.runtime.metadata import ArtifactMetadata, sidecar_path
 
-#: Setups of a runtime other than its default, in measure()'s words.
+#: A setup of a runtime other than its default, in measure()'s words.
 NO_DELEGATE = "no-delegate"
 
 
@@ -55,6 +56,8 @@ class FileProfile:
     on: str
     threads: int
     delegate: bool
+    #: Measured in LiteRT's CompiledModel, whose plan is not the one that the Interpreter tells.
+    compiled: bool
     metadata: ArtifactMetadata | None
     reading: Reading
     measured: Measurement | None
@@ -76,14 +79,15 @@ class FileProfile:
 
     @property
     def gap(self) -> Gap | None:
-        """None where either side is not known."""
-        if self.planned is None or self.measured is None or self.measured.run_split is None:
+        """None where either side is not known, or they are not of the same thing."""
+        if self.compiled or self.planned is None or self.measured is None or self.measured.run_split is None:
             return None
         outside = self.outside_plan
         if self.format == "executorch":
             outputs = (tensor.bytes for tensor in self.reading.graph.tensors if tensor.kind == "output")
             outside["the Python binding's copy of the output"] = sum(outputs)
-        return Gap(self.planned, self.measured.run_split.activations, outside)
+        split = self.measured.run_split
+        return Gap(self.planned, split.activations + split.indirection, outside)
 
 
 def profile_file(
@@ -92,12 +96,14 @@ def profile_file(
     on: str = "host",
     threads: int = 1,
     delegate: bool = True,
+    compiled: bool = False,
     measuring: bool = True,
     tell: Progress | None = None,
 ) -> FileProfile:
     """Read ``path`` and, with ``measuring``, run it in a process of its own on this machine or an emulated CPU.
 
-    ``delegate=False`` runs a ``.tflite`` with built-in kernels alone. Raises UsageError for what cannot be asked of
+    ``delegate=False`` runs a ``.tflite`` with built-in kernels alone, ``compiled`` in LiteRT's CompiledModel as our own
+    runtime does. Raises UsageError for what cannot be asked of
     this format or device, ArtifactError for a file that is missing, damaged or refused by its runtime.
     """
     tell = tell or Progress()
@@ -106,8 +112,11 @@ def profile_file(
         raise UsageError(f"'{path}' is a folder.", hint=f"Name a file in it, like model{form.suffix}.")
     if not path.exists():
         raise ArtifactError(f"There is no file '{path}'.", hint="python -m segformer_edge.quantize writes it.")
-    if not delegate and form.name != "tflite":
-        raise UsageError(f"--no-delegate is for .tflite files; '{path}' is {form.name}.")
+    for option, wanted in (("--no-delegate", not delegate), ("--compiled", compiled)):
+        if wanted and form.name != "tflite":
+            raise UsageError(f"{option} is for .tflite files; '{path}' is {form.name}.")
+    if compiled and not delegate:
+        raise UsageError("--compiled runs XNNPACK, --no-delegate does not.", hint="Name one of the two.")
     if threads < 1:
         raise UsageError(f"--threads is at least 1; got {threads}.")
     if on != "host":
@@ -123,7 +132,8 @@ def profile_file(
     if measuring:
         tell.step(f"Measuring {path.name}" + (f" on an emulated {on}" if on != "host" else ""))
         try:
-            measured = measure(path, on=on, threads=threads, variant="" if delegate else NO_DELEGATE)
+            variant = COMPILED if compiled else "" if delegate else NO_DELEGATE
+            measured = measure(path, on=on, threads=threads, variant=variant)
         except MissingBackendError as error:
             notes.append(f"Not measured: {error.args[0]} {error.hint}".strip())
         except ArtifactError as error:
@@ -133,7 +143,7 @@ def profile_file(
     notes += reading.notes
     parts = [path, *(path.with_suffix(suffix) for suffix in form.companions)]
     size = sum(part.stat().st_size for part in parts if part.exists())
-    return FileProfile(path, form.name, size, on, threads, delegate, metadata, reading, measured, tuple(notes))
+    return FileProfile(path, form.name, size, on, threads, delegate, compiled, metadata, reading, measured, tuple(notes))
 
 
 def _read(form: str, path: Path, threads: int, delegate: bool, on: str) -> Reading:

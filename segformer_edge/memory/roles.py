@@ -2,13 +2,13 @@
 
 Runtimes do not label their memory. These rules hold for blocks of 256 bytes and more; smaller ones are ``runtime``.
 
-1. Asked for while an inference ran: activations.
-2. Gone by the end though asked for at loading: runtime. It served to load.
-3. Its bytes differ after an inference with another input: activations. Mappings are not compared, since reading them
+1. Where operators may keep them, from 2 KiB on and never changing: each word is an address of live heap or an offset
+   into a block. That is an indirection buffer. XNNPACK sets them up for one input size; an aligned block that is younger
+   than the first of them and fits one of them in size holds the weights of a bilinear resizing: indirection too.
+2. Asked for while an inference ran: activations.
+3. Gone by the end though asked for at loading: runtime. It served to load.
+4. Its bytes differ after an inference with another input: activations. Mappings are not compared, since reading them
    would touch them: those of loading are runtime (OpenVINO's code), less the pages that nobody touched.
-4. In a runtime with XNNPACK, from 2 KiB on: each word is an address of live heap or an offset into a block. That is an
-   indirection buffer, so activations. XNNPACK sets them up for one input size; an aligned block that is younger than
-   the first of them and fits one of them in size holds the weights of a bilinear resizing: activations.
 5. Three stretches of it stand in the file as they are: weights.
 6. Aligned by the caller (posix_memalign and relatives) and never changing: packed weights. XNNPACK, MLAS and oneDNN
    align what their kernels read; graphs and tables of objects come from plain malloc.
@@ -69,11 +69,12 @@ def digests(blocks: Iterable[Live]) -> dict[int, int]:
 
 
 def find_roles(
-    blocks: Sequence[Live], before: Mapping[int, int], files: Sequence[bytes], runs: Collection[int], xnnpack: bool
+    blocks: Sequence[Live], before: Mapping[int, int], files: Sequence[bytes], runs: Collection[int], indirection: bool
 ) -> Roles:
     """Roles of ``blocks``, which are live now; ``before`` are their digests before the last input came.
 
-    ``files`` are what the weights may be copies of: anything with ``find``.
+    ``files`` are what the weights may be copies of: anything with ``find``. ``indirection``: operators may keep
+    indirection buffers.
     """
     large = [block for block in blocks if block.size >= MINIMUM]
     now = digests(large)
@@ -82,7 +83,7 @@ def find_roles(
     tables = {
         block.born
         for block in large
-        if xnnpack
+        if indirection
         and block.size >= _INDIRECTION_MINIMUM
         and block.kind == "malloc"
         and now[block.born] == before.get(block.born)
@@ -92,14 +93,16 @@ def find_roles(
     sizes = {block.size for block in large if block.born in tables}
     roles = {}
     for block in large:
-        if block.phase in runs or (block.born in before and before[block.born] != now[block.born]):
+        changed = block.born in before and before[block.born] != now[block.born]
+        factors = (
+            first_table is not None and block.born > first_table and block.kind == "aligned" and is_table(block, sizes)
+        )
+        if block.born in tables or (factors and not changed):
+            role = "indirection"
+        elif block.phase in runs or changed:
             role = "activations"
         elif block.kind == "mmap":
             role = "runtime"
-        elif block.born in tables or (
-            first_table is not None and block.born > first_table and block.kind == "aligned" and is_table(block, sizes)
-        ):
-            role = "activations"
         elif stands_in(files, _view(block)):
             role = "weights"
         else:

@@ -17,6 +17,8 @@ from segformer_edge.runtime.base import backend
 from segformer_edge.runtime.quiet import native_stderr_silenced
 from segformer_edge.runtime.tflite import PACKAGES
 
+#: The variant of ``.tflite`` that our own runtime is.
+COMPILED = "compiled"
 #: For a file whose memory depends on the input it gets.
 _FIX = "Fix the size when exporting, then measure that file."
 Inputs = tuple[tuple[str, str, tuple[int, ...]], ...]
@@ -33,8 +35,8 @@ class Subject(Protocol):
         ...
 
     @property
-    def xnnpack(self) -> bool:
-        """Whether XNNPACK's kernels may run it."""
+    def keeps_indirection(self) -> bool:
+        """Whether operators may keep indirection buffers from one inference to the next, as XNNPACK's do."""
         ...
 
     def load(self) -> None:
@@ -74,14 +76,14 @@ class LiteRT:
         )
 
     @property
-    def xnnpack(self) -> bool:
+    def keeps_indirection(self) -> bool:
         """tflite-runtime's 32-bit wheel is built without XNNPACK, so asking for it is not enough."""
         return any(entry["op_name"] == "DELEGATE" for entry in self._interpreter._get_ops_details())
 
     @property
     def runtime(self) -> str:
         """Once allocated."""
-        return f"{self._name}, {'XNNPACK' if self.xnnpack else 'no delegate'}"
+        return f"{self._name}, {'XNNPACK' if self.keeps_indirection else 'no delegate'}"
 
     def load(self) -> None:
         self._interpreter = self._make()
@@ -114,10 +116,45 @@ class LiteRT:
         return addresses
 
 
+class CompiledLiteRT:
+    """LiteRT's CompiledModel as our runtime asks for it. Input and output buffers are the caller's, and not counted."""
+
+    keeps_indirection = False
+    runtime = "LiteRT CompiledModel, XNNPACK"
+
+    def __init__(self, path: Path, threads: int, variant: str) -> None:
+        backend(["ai_edge_litert.compiled_model"], "runtime-tflite")
+        self._api: Any = backend(["segformer_edge.runtime.tflite_compiled"], "runtime-tflite")
+        self.versions = {"ai-edge-litert": version("ai-edge-litert")}
+        self._api.environment()
+        self._path, self._threads = path, threads
+
+    def load(self) -> None:
+        self._file = self._api.CompiledFile(self._path, self._threads)
+
+    def allocate(self) -> None:
+        return None
+
+    def inputs(self) -> Inputs:
+        self._file.allocate()
+        return tuple((f"input {place}", *info) for place, info in enumerate(self._file.inputs))
+
+    def prepare(self, arrays: Sequence[np.ndarray]) -> Any:
+        return arrays
+
+    def run(self, prepared: Any) -> None:
+        for place, array in enumerate(prepared):
+            self._file.write(place, array)
+        self._file.run()
+
+    def tensor_addresses(self) -> list[int]:
+        return []
+
+
 class ONNXRuntime:
     """onnxruntime on the CPU, with its memory arena or without."""
 
-    xnnpack = False
+    keeps_indirection = False
 
     def __init__(self, path: Path, threads: int, variant: str) -> None:
         ort: Any = backend(["onnxruntime"], "runtime-onnx")
@@ -160,7 +197,7 @@ class ONNXRuntime:
 class OpenVINO:
     """OpenVINO's CPU plugin with default settings. The plugin itself is loaded with the file, as in a program."""
 
-    xnnpack = False
+    keeps_indirection = False
 
     def __init__(self, path: Path, threads: int, variant: str) -> None:
         self._api: Any = backend(["openvino"], "runtime-openvino")
@@ -205,7 +242,7 @@ _SCALAR_TYPES = {0: "uint8", 1: "int8", 2: "int16", 3: "int32", 4: "int64", 6: "
 class ExecuTorch:
     """ExecuTorch's Python binding. It imports torch, whose memory is there before measuring begins."""
 
-    xnnpack = True
+    keeps_indirection = True
 
     def __init__(self, path: Path, threads: int, variant: str) -> None:
         self._api: Any = backend(["executorch.runtime"], "runtime-executorch")
@@ -250,13 +287,14 @@ SUBJECTS: dict[str, Callable[[Path, int, str], Subject]] = {
     "openvino": OpenVINO,
     "executorch": ExecuTorch,
 }
-VARIANTS: dict[str, str] = {"no-delegate": "tflite", "no-arena": "onnx"}
+VARIANTS: dict[str, str] = {COMPILED: "tflite", "no-delegate": "tflite", "no-arena": "onnx"}
 
 
 def make_subject(form: str, path: Path, threads: int, variant: str) -> Subject:
     """The subject for ``path``. Raises MissingBackendError where the runtime is not installed."""
     with native_stderr_silenced():
-        return SUBJECTS[form](path, threads, variant)
+        subject = CompiledLiteRT if variant == COMPILED else SUBJECTS[form]
+        return subject(path, threads, variant)
 
 
 def random_inputs(inputs: Inputs, seed: int) -> list[np.ndarray]:

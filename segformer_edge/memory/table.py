@@ -100,7 +100,8 @@ def gap_rows(profile: FileProfile) -> Rows:
         rows += [
             (amount(split.weights), "weights copied", ""),
             (amount(split.packed_weights), "weights packed for kernels", ""),
-            (amount(split.activations), "activations: arena, workspace, indirection", ""),
+            (amount(split.activations), "activations: plan or arena, workspace", ""),
+            (amount(split.indirection), "indirection buffers that operators keep", ""),
             (amount(split.runtime), "runtime: graph, kernels, the rest", ""),
         ]
     rows.append((amount(measured.peak_bytes), "peak of heap, loading included", measured.kind))
@@ -109,6 +110,8 @@ def gap_rows(profile: FileProfile) -> Rows:
         rows.append((amount(gap.bytes), "GAP: activations measured beyond the plan", "measured - planned"))
         rows += [(amount(size), f"  {what}", "estimate") for what, size in gap.outside.items()]
         rows.append((amount(gap.unexplained), "  not explained", _remainder(profile)))
+    elif profile.compiled:
+        rows.append((NOT_MEASURED, "GAP: activations measured beyond the plan", "CompiledModel does not show its plan"))
     elif profile.planned is None:
         rows.append((NOT_MEASURED, "GAP: activations measured beyond the plan", "the runtime shows no plan"))
     return Rows(("bytes", "measured", "how"), tuple(rows))

@@ -3,7 +3,7 @@
 ::
 
     schema_version  1
-    file, format, file_bytes, on ("host" or a CPU), threads, delegate
+    file, format, file_bytes, on ("host" or a CPU), threads, delegate, compiled
     metadata        null without a sidecar, else model, target, size, output, recipe, weights
     versions        what was asked about the file
     graph           operators, integer, float, delegated: counts; types: {type: count}; order_from; constant_bytes
@@ -17,7 +17,7 @@
     plans           what, bytes (or null), weights_bytes, source, in_use, parts
     outside_plan    estimates of what a delegate takes outside the plan: {what: bytes}
     measured        null, else the fields of segformer_edge.memory.measurement.Measurement
-    gap             null, else planned_bytes, measured_bytes (activations at the peak of a run), bytes, explained,
+    gap             null, else planned_bytes, measured_bytes (activations and indirection at the peak of a run), bytes, explained,
                     unexplained_bytes
     notes           what is not known, and why
 
@@ -79,6 +79,7 @@ def to_json(profile: FileProfile) -> dict[str, Any]:
         "on": profile.on,
         "threads": profile.threads,
         "delegate": profile.delegate,
+        "compiled": profile.compiled,
         "metadata": _about(profile),
         "versions": dict(reading.versions),
         "graph": {

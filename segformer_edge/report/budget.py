@@ -11,6 +11,7 @@ from segformer_edge.jsonfile import Fields
 #: What a budget counts.
 MEANINGS = {
     "arena": "the runtime's activation arena, the image included",
+    "plan": "planned buffers and XNNPACK's workspace",
     "growth": "what loading and an inference add to the process, without weights",
 }
 

@@ -128,15 +128,22 @@ class Attention(nn.Module):
         key = self._again(self.key.output, self._heads(self.key(source)).permute(0, 2, 1))
         return key, self._again(self.value.output, self._heads(self.value(source)))
 
-    def forward(self, x: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def forward(self, x: Tensor, key: Tensor, value: Tensor, blocks: int = 1) -> Tensor:
+        """One band's queries, ``blocks`` of them one after the other."""
         batch, dim, height, width = x.shape
         query = self._again(self.query.output, self._heads(self.query(x)))
-        scores = self.softmax_input(self.scores(torch.bmm(self.query_operand(query), self.key_operand(key))))
-        context = torch.bmm(self.probabilities(scores.softmax(dim=-1)), self.value_operand(value))
-        context = self._again(self.context, self.weighted(context))
+        tokens = split(height * width, blocks)
+        # All blocks are cut out before the first attends: the whole is dead by then, and its room the contexts' own.
+        parts = [query] if len(tokens) == 1 else [self._again(self.query.output, query[:, a:b]) for a, b in tokens]
+        context = join([self._attend(part, key, value) for part in parts], 1, self.context)
         context = context.reshape(batch, self.heads, height * width, dim // self.heads).permute(0, 2, 1, 3)
         context = context.reshape(batch, height, width, dim).permute(0, 3, 1, 2)
         return self.proj(self.context(context))
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        scores = self.softmax_input(self.scores(torch.bmm(self.query_operand(query), self.key_operand(key))))
+        context = torch.bmm(self.probabilities(scores.softmax(dim=-1)), self.value_operand(value))
+        return self._again(self.context, self.weighted(context))
 
 
 class FeedForward(nn.Module):
@@ -191,9 +198,8 @@ class EdgeBlock(nn.Module):
         # Every band of the reduction packs its weights anew; a normalised map that is kept anyway needs few.
         key, value = self.attention.keys_values(rows, x.height, bands if self.recompute_norm else -(-bands // 4))
         for (start, stop), part in x:
-            blocks = [(start + a, start + b) for a, b in split(stop - start, self.queries)]
-            branch = [self.branch1(self.attention(rows(a, b), key, value)) for a, b in blocks]
-            parts.append(self.residual1(part + join(branch, 2, self.branch1)))
+            branch = self.branch1(self.attention(rows(start, stop), key, value, self.queries))
+            parts.append(self.residual1(part + branch))
         return RowBands(parts, self.residual1)
 
     def forward(self, x: RowBands) -> RowBands:

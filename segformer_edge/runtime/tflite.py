@@ -1,8 +1,13 @@
-"""Runs ``.tflite`` files with LiteRT, or with its predecessor tflite-runtime where LiteRT has no wheel (32-bit Pi)."""
+"""Runs ``.tflite`` files with LiteRT, or with its predecessor tflite-runtime where LiteRT has no wheel (32-bit Pi).
+
+LiteRT's CompiledModel runs them where there is one, for its memory; else the Interpreter, with the same results.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,37 +16,72 @@ import numpy as np
 from segformer_edge.errors import ArtifactError
 from segformer_edge.runtime.base import backend, cannot_load, check_batch, check_tensor
 from segformer_edge.runtime.metadata import ArtifactMetadata
+from segformer_edge.runtime.tflite_compiled import CompiledFile, TensorInfo
 
 #: Module -> its package; the first that is installed runs a file.
 PACKAGES = {"ai_edge_litert": "ai-edge-litert", "tflite_runtime": "tflite-runtime"}
 
 
+#: What the buffers of CompiledModel hold.
+_COMPILED_DTYPES = ("float32", "int8", "uint8", "int32")
+
+
+class _Interpreted:
+    """The Interpreter with its default delegate (XNNPACK), used like a CompiledFile."""
+
+    def __init__(self, path: Path, threads: int, interpreter: Any) -> None:
+        self._interpreter = interpreter(model_path=str(path), num_threads=threads)
+        self._given, self._made = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        self.inputs, self.outputs = _infos(self._given), _infos(self._made)
+
+    def allocate(self) -> None:
+        self._interpreter.allocate_tensors()
+
+    def write(self, place: int, array: np.ndarray) -> None:
+        self._interpreter.set_tensor(self._given[place]["index"], array)
+
+    def run(self) -> None:
+        self._interpreter.invoke()
+
+    def read(self, place: int) -> np.ndarray:
+        output: np.ndarray = self._interpreter.get_tensor(self._made[place]["index"])  # a copy
+        return output
+
+
+def _infos(details: Sequence[Any]) -> list[TensorInfo]:
+    return [TensorInfo(np.dtype(e["dtype"]).name, tuple(e["shape"].tolist())) for e in details]
+
+
 class TFLiteRuntime:
-    """A LiteRT interpreter with its default delegate (XNNPACK)."""
+    """A ``.tflite`` of ours on the CPU."""
 
     def __init__(self, path: Path, metadata: ArtifactMetadata, threads: int = 1) -> None:
         module: Any = backend([f"{name}.interpreter" for name in PACKAGES], "runtime-tflite")
         package = PACKAGES[module.__name__.split(".")[0]]
         self.versions = {package: version(package)}
         self._metadata = metadata
+        held = {metadata.input.dtype, metadata.output.dtype}
+        compiled = f"{module.__name__.split('.')[0]}.compiled_model"
+        self._file: CompiledFile | _Interpreted
         try:
-            self._interpreter = module.Interpreter(model_path=str(path), num_threads=threads)
-            self._interpreter.allocate_tensors()
+            if find_spec(compiled) is not None and held.issubset(_COMPILED_DTYPES):
+                self._file = CompiledFile(path, threads)
+            else:
+                self._file = _Interpreted(path, threads, module.Interpreter)
+            self._file.allocate()
         except (ValueError, RuntimeError) as error:
             raise cannot_load("LiteRT", path, error) from error
-        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        inputs, outputs = self._file.inputs, self._file.outputs
         if len(inputs) != 1 or len(outputs) != 1:
             raise ArtifactError(f"'{path}' has {len(inputs)} inputs and {len(outputs)} outputs, not one of each.")
         for what, spec, info in (("input", metadata.input, inputs[0]), ("output", metadata.output, outputs[0])):
-            check_tensor(path, what, spec.shape, spec.dtype, info["shape"].tolist(), np.dtype(info["dtype"]).name)
-        self._input, self._output = inputs[0]["index"], outputs[0]["index"]
+            check_tensor(path, what, spec.shape, spec.dtype, info.shape, info.dtype)
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """See Runtime.run."""
-        self._interpreter.set_tensor(self._input, check_batch(batch, self._metadata))
+        self._file.write(0, check_batch(batch, self._metadata))
         try:
-            self._interpreter.invoke()
+            self._file.run()
         except (ValueError, RuntimeError) as error:
             raise ArtifactError(f"LiteRT failed in '{self._metadata.file}': {error}") from error
-        output: np.ndarray = self._interpreter.get_tensor(self._output)  # a copy
-        return output
+        return self._file.read(0)

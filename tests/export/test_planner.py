@@ -48,7 +48,7 @@ def planners(networks):
 def test_a_budget_means_the_arena_without_float_and_the_growth_with(networks):
     assert way_of("tflite", networks["full"]).meaning == "arena"
     assert way_of("tflite", networks["lean"]).meaning == "growth"
-    assert way_of("executorch", networks["lean"]).meaning == "growth"
+    assert way_of("executorch", networks["lean"]).meaning == "plan"
     assert way_of("onnx", networks["lean"]) is None
 
 
@@ -61,7 +61,7 @@ def test_forecast_is_within_a_tenth_of_the_runtime(networks, planners, recipe, p
     expected = way.bytes(planner.forecast(tiling, SIZE))
     network = copy.deepcopy(networks[recipe]).tile(tiling)
     TFLiteExporter().export(network, SIZE, tmp_path / "model")
-    found = measure(tmp_path / "model.tflite", variant="no-delegate" if way.meaning == "arena" else "")
+    found = measure(tmp_path / "model.tflite", variant="no-delegate" if way.meaning == "arena" else "compiled")
     used = found.arena_bytes if way.meaning == "arena" else found.inference_growth
     assert expected == pytest.approx(used, rel=0.10)
 

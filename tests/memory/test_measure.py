@@ -24,6 +24,7 @@ from segformer_edge.memory.roles import stands_in
 WAYS = [
     ("tflite", ""),
     ("tflite", "no-delegate"),
+    ("tflite", "compiled"),
     ("onnx", ""),
     ("onnx", "no-arena"),
     ("openvino", ""),
