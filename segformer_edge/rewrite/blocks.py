@@ -174,6 +174,11 @@ class FeedForward(nn.Module):
         return self.fc2(join(hidden, 1, self.activation))
 
 
+def _once(site: Site, before: Site, x: Tensor) -> Tensor:
+    """``x`` out of ``before`` through ``site``, which stays out where it would only round integers again."""
+    return x if before.active and before.mode.emulates and before.dtype == site.dtype else site(x)
+
+
 class EdgeBlock(nn.Module):
     """One transformer block on a centred residual stream."""
 
@@ -198,8 +203,8 @@ class EdgeBlock(nn.Module):
         # Every band of the reduction packs its weights anew; a normalised map that is kept anyway needs few.
         key, value = self.attention.keys_values(rows, x.height, bands if self.recompute_norm else -(-bands // 4))
         for (start, stop), part in x:
-            branch = self.branch1(self.attention(rows(start, stop), key, value, self.queries))
-            parts.append(self.residual1(part + branch))
+            branch = self.attention(rows(start, stop), key, value, self.queries)
+            parts.append(self.residual1(part + _once(self.branch1, self.attention.proj.output, branch)))
         return RowBands(parts, self.residual1)
 
     def forward(self, x: RowBands) -> RowBands:
@@ -207,5 +212,5 @@ class EdgeBlock(nn.Module):
         parts = []
         for (start, stop), part in x:
             branch = self.ffn.rows(lambda a, b: self.norm2(x.rows(a, b)), x.height, start, stop)
-            parts.append(self.residual2(part + self.branch2(branch)))
+            parts.append(self.residual2(part + _once(self.branch2, self.ffn.fc2.output, branch)))
         return RowBands(parts, self.residual2)

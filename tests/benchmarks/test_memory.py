@@ -30,7 +30,7 @@ def measurement(file: Path, arena: int | None, growth: int, activations: int) ->
     return Measurement(
         file=f"/somewhere/{file}", file_bytes=4_000_000, format="tflite", runtime="LiteRT", versions={}, device="host",
         kind=BY_HOOK, threads=1, inputs=(), phases=(), peak_bytes=growth + 5 * MIB, inference_growth=growth,
-        load_growth=growth, run_growth=growth, run_split=Split(0, 5 * MIB, activations, growth - activations, 0),
+        load_growth=growth, run_growth=growth, run_split=Split(0, 5 * MIB, activations, 0, growth - activations, 0),
         load_split=None, mapped_bytes=None, resident_bytes=None, arena_bytes=arena, blocks=(),
     )  # fmt: skip
 
@@ -60,7 +60,8 @@ class FakeMachine:
         size = self.SIZES[path.stem] * (101 if on != "host" else 100) // 100
         return measurement(path, size, size + MIB, size + MIB // 2)
 
-    def time(self, files, variant: str) -> list[float]:
+    def time(self, files, variants) -> list[float]:
+        assert len(files) == len(variants)
         return [self.TIMES[file.stem] for file in files]
 
     def rows(self, cases=None, **changes):
@@ -80,7 +81,7 @@ def test_every_row_holds_its_own_figure_limit_and_prices():
     assert growth.ours.figure_bytes == 2 * MIB
     assert pte.ours.figure_bytes == MIB + MIB // 2
     assert plain.ratio == 20
-    assert fake.variants == {"", "no-delegate"}
+    assert fake.variants == {"", "no-delegate", "compiled"}
     # The limit is the issue's own, or a tenth of the default's figure.
     assert plain.limit_bytes == 1.5 * MIB and growth.limit_bytes == 6_000_000
     camvid = rows["camvid-tflite-plain"]
@@ -133,7 +134,7 @@ def test_what_fails_is_named_and_the_rest_still_measured():
 def test_a_runtime_that_dies_while_timed_leaves_the_bytes():
     from memory_cases import CASES
 
-    def dies(files, variant):
+    def dies(files, variants):
         raise RuntimeError("the process ended")
 
     row = FakeMachine().rows([CASES[1]], time_files=dies)[0]
@@ -222,7 +223,7 @@ def test_latency_is_taken_in_turns(monkeypatch):
             order.append(self.name)
 
     monkeypatch.setattr(memory_latency, "make_subject", lambda form, path, threads, variant: Subject(path.stem))
-    times = memory_latency.interleaved([Path("a.tflite"), Path("b.pte")], seconds=0.0)
+    times = memory_latency.interleaved([Path("a.tflite"), Path("b.pte")], ["compiled", ""], seconds=0.0)
     assert len(times) == 2 and order[:4] == ["a", "b", "a", "b"]
     assert len(order) == 2 * (memory_latency.WARM_UP + memory_latency.LEAST_TURNS)
 
@@ -247,7 +248,7 @@ def test_plot_draws_every_curve_and_the_bound(tmp_path):
             return None
         return lower_bound(variant, side) * (1 if budget == 0 else 4)
 
-    peaks = collect(peak, sides=(96, 512, 1024))
+    peaks = collect(peak, sides=(96, 512, 1024), budgets=(None, 2 * MIB, 0))
     assert Peak("b1", 1024, 2 * MIB, None) in peaks and len(peaks) == 18
     data = tmp_path / "memory_size.json"
     save(data, "planned arena", peaks)
@@ -264,3 +265,17 @@ def test_plot_draws_every_curve_and_the_bound(tmp_path):
     save(data, "planned arena", [replace(peaks[0], bytes=-1)])
     with pytest.raises(DataError, match="bytes"):
         load(data)
+
+
+def test_curve_ends_where_finer_tilings_need_more_and_picks_by_budget():
+    from types import SimpleNamespace
+
+    from memory_curve import ladder, peak_at
+
+    needs = iter([9, 4, 6, 5, 1])
+    planner = SimpleNamespace(
+        tilings=lambda size: [(0, None)] * 5, forecast=lambda tiling, size: next(needs), way=SimpleNamespace(bytes=int)
+    )
+    found = ladder(planner, 96)
+    assert found == [9, 4, 6, 5]
+    assert [peak_at(found, budget) for budget in (None, 8, 0, 3)] == [9, 4, 4, None]
