@@ -105,7 +105,8 @@ PLAIN = Kind(
     "no-delegate", timed=False,
 )  # fmt: skip
 XNNPACK = Kind(
-    "tflite-xnnpack", "`.tflite` with XNNPACK, growth", "litert_int8", "tflite", "lean", "growth", our_variant="compiled"
+    "tflite-xnnpack", "`.tflite` with XNNPACK, growth", "litert_int8", "tflite", "lean", "growth",
+    our_variant="compiled",
 )  # fmt: skip
 EXECUTORCH = Kind(
     "pte", "`.pte`, plan + workspace", "executorch_int8", "executorch", "lean", "plan_workspace"

@@ -24,9 +24,9 @@ from segformer_edge.runtime.formats import FORMATS
 TARGETS = tuple(entry.name for entry in FORMATS)
 #: What a field's absence would break for a reader of --json.
 FIELDS = {
-    "schema_version", "file", "format", "file_bytes", "on", "threads", "delegate", "compiled", "metadata", "versions", "graph",
-    "timeline", "tensors", "peak", "lower_bound_bytes", "greedy_bytes", "plans", "outside_plan", "measured", "gap",
-    "notes",
+    "schema_version", "file", "format", "file_bytes", "on", "threads", "delegate", "compiled", "metadata", "versions",
+    "graph", "timeline", "tensors", "peak", "lower_bound_bytes", "greedy_bytes", "plans", "outside_plan", "measured",
+    "gap", "notes",
 }  # fmt: skip
 
 

@@ -32,9 +32,9 @@ class Split:
 
     ``weights`` are copies of constants as the file holds them, ``packed_weights`` constants that the runtime reordered
     for its kernels, ``activations`` what inferences work in (plan, arena, workspace), ``indirection`` the pointers and
-    factors that XNNPACK's operators keep for an input size, ``runtime`` the rest: graph, kernels, Python objects, blocks
-    that loading frees again. ``untouched`` was mapped and never written: addresses without memory behind them. How a
-    block gets its role is said in ``segformer_edge.memory.roles``.
+    factors that XNNPACK's operators keep for an input size, ``runtime`` the rest: graph, kernels, Python objects,
+    blocks that loading frees again. ``untouched`` was mapped and never written: addresses without memory behind them.
+    How a block gets its role is said in ``segformer_edge.memory.roles``.
     """
 
     weights: int

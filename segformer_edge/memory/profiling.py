@@ -143,7 +143,9 @@ def profile_file(
     notes += reading.notes
     parts = [path, *(path.with_suffix(suffix) for suffix in form.companions)]
     size = sum(part.stat().st_size for part in parts if part.exists())
-    return FileProfile(path, form.name, size, on, threads, delegate, compiled, metadata, reading, measured, tuple(notes))
+    return FileProfile(
+        path, form.name, size, on, threads, delegate, compiled, metadata, reading, measured, tuple(notes)
+    )
 
 
 def _read(form: str, path: Path, threads: int, delegate: bool, on: str) -> Reading:

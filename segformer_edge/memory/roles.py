@@ -3,8 +3,8 @@
 Runtimes do not label their memory. These rules hold for blocks of 256 bytes and more; smaller ones are ``runtime``.
 
 1. Where operators may keep them, from 2 KiB on and never changing: each word is an address of live heap or an offset
-   into a block. That is an indirection buffer. XNNPACK sets them up for one input size; an aligned block that is younger
-   than the first of them and fits one of them in size holds the weights of a bilinear resizing: indirection too.
+   into a block. That is an indirection buffer. XNNPACK sets them up for one input size; an aligned block that is
+   younger than the first of them and fits one of them in size holds the weights of a bilinear resizing: indirection.
 2. Asked for while an inference ran: activations.
 3. Gone by the end though asked for at loading: runtime. It served to load.
 4. Its bytes differ after an inference with another input: activations. Mappings are not compared, since reading them

@@ -17,8 +17,8 @@
     plans           what, bytes (or null), weights_bytes, source, in_use, parts
     outside_plan    estimates of what a delegate takes outside the plan: {what: bytes}
     measured        null, else the fields of segformer_edge.memory.measurement.Measurement
-    gap             null, else planned_bytes, measured_bytes (activations and indirection at the peak of a run), bytes, explained,
-                    unexplained_bytes
+    gap             null, else planned_bytes, measured_bytes (activations and indirection at the peak of a run), bytes,
+                    explained, unexplained_bytes
     notes           what is not known, and why
 
 All sizes are bytes. What is not known is null.

@@ -100,7 +100,9 @@ def _look(meter: HookMeter, subject: Subject, files: Sequence[Path], before: dic
     names = [phase.name for phase in meter.phases]
     runs = {place + 1 for place, name in enumerate(names) if name in RUNS}
     now = _heap(meter.blocks())
-    roles = find_roles(now, before, [_content(file) for file in files if file.exists()], runs, subject.keeps_indirection)
+    roles = find_roles(
+        now, before, [_content(file) for file in files if file.exists()], runs, subject.keeps_indirection
+    )
     answer: dict[str, Any] = {}
     for part, numbers in (("load", set(range(1, len(names) + 1)) - runs), ("run", runs)):
         number = max(numbers, key=lambda each: meter.phases[each - 1].peak)
