@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,10 @@ from quantization.observers import OBSERVERS, MseObserver
 from quantization.params import ActivationParams, params_from_range, weight_scales
 from quantization.recipe import Recipe, apply_recipe
 from quantization.sites import Mode, Site, named_sites, named_weights, set_mode
+
+
+#: XNNPACK adds int8 tensors whose scales are at least 2^-10 of the sum's; a little more for float32.
+_LEAST_SCALE_RATIO = 1.0 / 1000.0
 
 
 class CalibrationError(ValueError):
@@ -33,6 +38,17 @@ def _fixed_params(dtype: str, scale: float, zero_point: int) -> ActivationParams
 
 
 @torch.no_grad()
+def _keep_addable(site: Site) -> None:
+    """Coarsen a term of an integer sum that is so small that XNNPACK would leave the sum to slower kernels.
+
+    Nothing is lost: steps of a thousandth are below the sum's rounding.
+    """
+    for total in site.sums:
+        if site.params is not None and total.params is not None and site.dtype == total.dtype:
+            least = total.params.scale * _LEAST_SCALE_RATIO
+            site.params = replace(site.params, scale=max(site.params.scale, least))
+
+
 def calibrate(model: nn.Module, batches: Iterable[Tensor], recipe: Recipe) -> None:
     """Apply ``recipe`` and calibrate every active site of ``model`` on ``batches`` (model inputs, float32).
 
@@ -63,6 +79,8 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor], recipe: Recipe) -> No
             raise CalibrationError(f"Site '{name}' saw values from {low} to {high}; it cannot be quantized.")
         site.params = params_from_range(low, high, site.dtype)
         site.observer = None
+    for _, site in named_sites(model):
+        _keep_addable(site)
     for _, conv in named_weights(model):
         conv.set_scales(weight_scales(conv.weight) if conv.active else None)
     set_mode(model, Mode.FAKE)

@@ -56,6 +56,8 @@ class Site(nn.Module):
         self.dtype = "float"
         self.observer: Observer | None = None
         self.params: ActivationParams | None = None
+        #: Sites of sums that this tensor is a term of.
+        self.sums: tuple[Site, ...] = ()
         #: ``quantization.qat.LearnedRange`` while training.
         self.learner: nn.Module | None = None
 

@@ -190,6 +190,8 @@ class EdgeBlock(nn.Module):
         self.ffn = FeedForward(block.ffn)
         self.branch1, self.branch2 = Site("residual_branch"), Site("residual_branch")
         self.residual1, self.residual2 = Site("residual"), Site("residual")
+        self.attention.proj.output.sums = self.branch1.sums = (self.residual1,)
+        self.ffn.fc2.output.sums = self.branch2.sums = (self.residual2,)
 
     def _attended(self, x: RowBands) -> RowBands:
         bands, parts = len(x.parts), []

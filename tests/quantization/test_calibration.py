@@ -116,3 +116,12 @@ def test_mixed_recipe_leaves_attention_products_and_residuals_float(quantized_ed
     for role in ("attention_scores", "attention_probabilities", "residual", "embedding_norm"):
         assert recipe.width("x", role) == "float"
         assert not any(site.active for _, site in named_sites(quantized_edge) if site.role == role)
+
+
+def test_terms_of_an_integer_sum_are_no_finer_than_kernels_add(net, all_int8, batch):
+    with torch.no_grad():
+        net.first.weight.mul_(1e-7)
+        net.first.bias.mul_(1e-7)
+    net.first.output.sums = (net.image,)
+    calibrate(net, [batch], all_int8)
+    assert net.first.output.params.scale == pytest.approx(net.image.params.scale / 1000)
