@@ -72,7 +72,8 @@ def test_tiling_changes_no_label(tiled, untiled):
 
 def test_memory_is_measured_without_a_budget_too(untiled):
     memory = untiled[1].targets[0].memory
-    assert memory.peak_bytes > memory.planned_bytes > 0
+    assert memory.peak_bytes > 0 and memory.weights_bytes > 0
+    assert memory.planned_bytes is None  # LiteRT's CompiledModel does not show its plan
     assert memory.kind.startswith("measured") and memory.device.startswith("host")
 
 

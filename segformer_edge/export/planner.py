@@ -23,7 +23,7 @@ from segformer_edge.rewrite.graph import EdgeSegFormer
 from segformer_edge.rewrite.tiling import Tiling
 
 #: Bytes of a piece, from coarse to fine.
-PIECES = tuple(sorted((count << bits for bits in range(9, 20) for count in (5, 7)), reverse=True))
+PIECES = tuple(5 << bits for bits in range(19, 8, -1))
 _FEWEST_ROWS = 2
 #: Roles of sites that recipes for CPUs leave in float.
 _FLOAT_ON_CPUS = ("norm_product", "attention_probabilities")

@@ -34,7 +34,7 @@ class Setup:
 
 BUILT_IN = Setup(False, False, 1070, 0, 250_000)
 INTERPRETER = Setup(True, False, 1070, 1420, 250_000)
-COMPILED = Setup(True, True, 1500, 2060, 250_000)
+COMPILED = Setup(True, True, 1500, 2200, 200_000)
 
 
 @dataclass(frozen=True)

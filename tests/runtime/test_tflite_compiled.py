@@ -1,0 +1,54 @@
+"""LiteRT's CompiledModel against its Interpreter, on the same file."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+from segformer_edge.data.demo import draw_scene
+from segformer_edge.runtime import Segmenter, tflite
+from segformer_edge.runtime.tflite_compiled import CompiledFile
+
+
+@pytest.fixture(scope="module")
+def file(tiny_run):
+    return tiny_run.file("tflite")
+
+
+def test_results_are_the_interpreters(file):
+    interpreter = Interpreter(str(file))
+    interpreter.allocate_tensors()
+    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
+    compiled = CompiledFile(file, threads=1)
+    compiled.allocate()
+    assert [tuple(info) for info in compiled.inputs] == [("int8", tuple(taken["shape"]))]
+    for seed in range(3):
+        image = np.random.default_rng(seed).integers(-128, 128, taken["shape"], dtype=np.int8)
+        interpreter.set_tensor(taken["index"], image)
+        interpreter.invoke()
+        compiled.write(0, image)
+        compiled.run()
+        assert np.array_equal(compiled.read(0), interpreter.get_tensor(given["index"]))
+
+
+def test_an_older_litert_runs_files_by_its_interpreter(file, monkeypatch):
+    image = draw_scene(0, (64, 96))[0]
+    labels = Segmenter.load(file)(image)
+    monkeypatch.setattr(tflite, "find_spec", lambda name: None)
+    monkeypatch.delattr(tflite, "CompiledFile")
+    assert np.array_equal(Segmenter.load(file)(image), labels)
+
+
+def test_nothing_is_said_on_stderr_even_at_the_end(file):
+    program = f"""
+import numpy as np
+from segformer_edge.runtime import Segmenter
+segmenter = Segmenter.load({str(file)!r})
+print(segmenter(np.zeros((64, 96, 3), np.uint8)).shape)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "(64, 96)\n", "")
