@@ -14,7 +14,6 @@ from quantization.params import ActivationParams, params_from_range, weight_scal
 from quantization.recipe import Recipe, apply_recipe
 from quantization.sites import Mode, Site, named_sites, named_weights, set_mode
 
-
 #: XNNPACK adds int8 tensors whose scales are at least 2^-10 of the sum's; a little more for float32.
 _LEAST_SCALE_RATIO = 1.0 / 1000.0
 
