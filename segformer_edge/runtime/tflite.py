@@ -61,7 +61,7 @@ class TFLiteRuntime:
         self.versions = {package: version(package)}
         self._metadata = metadata
         held = {metadata.input.dtype, metadata.output.dtype}
-        compiled = f"{module.__name__.split('.')[0]}.compiled_model"
+        compiled = f"{module.__name__.split('.')[0]}.cpu_options"  # where CompiledModel takes XNNPACK's flags
         self._file: CompiledFile | _Interpreted
         try:
             if find_spec(compiled) is not None and held.issubset(_COMPILED_DTYPES):
