@@ -73,7 +73,7 @@ def manylinux(machine: str, oldest: int = 17, newest: int = 36) -> tuple[str, ..
 
 #: What segformer_edge needs on every device: its own dependencies and theirs, pure Python.
 _DEVICE = {"rich": "", "markdown-it-py": "", "mdurl": "", "pygments": ""}
-_LITERT = {"ai-edge-litert": "", "backports.strenum": "", "tqdm": "", "typing_extensions": ""}
+_LITERT = {"ai-edge-litert": "", "backports.strenum": "", "ml_dtypes": "", "tqdm": "", "typing_extensions": ""}
 #: cc1, and the assembler and linker for it: 14 MB, where gcc with all it depends on has 60.
 _COMPILER = ("cpp-12", "binutils")
 _ONNXRUNTIME = {"onnxruntime": "", "flatbuffers": "", "protobuf": "", "packaging": ""}
@@ -86,7 +86,7 @@ AARCH64 = Architecture(
     version=8,
     debian_packages=("python3.11", "libstdc++6", "libgomp1", "libatomic1", *_COMPILER),
     wheels={"numpy": "", "opencv-python-headless": "", **_DEVICE, **_LITERT, **_ONNXRUNTIME},
-    modules=("numpy", "cv2", "rich", "ai_edge_litert.interpreter", "onnxruntime"),
+    modules=("numpy", "cv2", "rich", "ai_edge_litert.compiled_model", "ai_edge_litert.interpreter", "onnxruntime"),
     formats=("tflite", "onnx"),
     cpus=(
         Cpu("cortex-a53", "cortex-a53", 0x410FD034, "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"),

@@ -19,7 +19,7 @@ from segformer_edge.errors import UsageError
 from segformer_edge.jsonfile import read_json
 
 #: Raise it when the layout of a sysroot changes: older ones are then built anew.
-LAYOUT = 2
+LAYOUT = 3
 MANIFEST = "sysroot.json"
 
 

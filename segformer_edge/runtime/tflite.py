@@ -6,8 +6,8 @@ LiteRT's CompiledModel runs them where there is one, for its memory; else the In
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,13 @@ def _infos(details: Sequence[Any]) -> list[TensorInfo]:
     return [TensorInfo(np.dtype(e["dtype"]).name, tuple(e["shape"].tolist())) for e in details]
 
 
+def _opened(path: Path, threads: int, module: Any, dtypes: set[str]) -> CompiledFile | _Interpreted:
+    if dtypes.issubset(_COMPILED_DTYPES):
+        with suppress(ImportError):  # tflite-runtime, or LiteRT before 2.3
+            return CompiledFile(path, threads)
+    return _Interpreted(path, threads, module.Interpreter)
+
+
 class TFLiteRuntime:
     """A ``.tflite`` of ours on the CPU."""
 
@@ -60,14 +67,8 @@ class TFLiteRuntime:
         package = PACKAGES[module.__name__.split(".")[0]]
         self.versions = {package: version(package)}
         self._metadata = metadata
-        held = {metadata.input.dtype, metadata.output.dtype}
-        compiled = f"{module.__name__.split('.')[0]}.cpu_options"  # where CompiledModel takes XNNPACK's flags
-        self._file: CompiledFile | _Interpreted
         try:
-            if find_spec(compiled) is not None and held.issubset(_COMPILED_DTYPES):
-                self._file = CompiledFile(path, threads)
-            else:
-                self._file = _Interpreted(path, threads, module.Interpreter)
+            self._file = _opened(path, threads, module, {metadata.input.dtype, metadata.output.dtype})
             self._file.allocate()
         except (ValueError, RuntimeError) as error:
             raise cannot_load("LiteRT", path, error) from error
