@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from segformer_edge.errors import ArtifactError
+from segformer_edge.errors import ArtifactError, UsageError
 from segformer_edge.runtime.base import backend
 from segformer_edge.runtime.quiet import native_stderr_silenced
 from segformer_edge.runtime.tflite import PACKAGES
@@ -123,8 +123,12 @@ class CompiledLiteRT:
     runtime = "LiteRT CompiledModel, XNNPACK"
 
     def __init__(self, path: Path, threads: int, variant: str) -> None:
-        backend(["ai_edge_litert.compiled_model"], "runtime-tflite")
         self._api: Any = backend(["segformer_edge.runtime.tflite_compiled"], "runtime-tflite")
+        try:
+            self._api.check_cpu()
+        except ImportError as error:
+            raise UsageError(str(error), hint="Measure what runs there: leave the compiled setup out.") from error
+        backend(["ai_edge_litert.compiled_model"], "runtime-tflite")
         self.versions = {"ai-edge-litert": version("ai-edge-litert")}
         self._api.environment()
         self._path, self._threads = path, threads

@@ -54,7 +54,7 @@ def _infos(details: Sequence[Any]) -> list[TensorInfo]:
 
 def _opened(path: Path, threads: int, module: Any, dtypes: set[str]) -> CompiledFile | _Interpreted:
     if dtypes.issubset(_COMPILED_DTYPES):
-        with suppress(ImportError):  # tflite-runtime, or LiteRT before 2.3
+        with suppress(ImportError):  # tflite-runtime, LiteRT before 2.3, a CPU without atomics
             return CompiledFile(path, threads)
     return _Interpreted(path, threads, module.Interpreter)
 

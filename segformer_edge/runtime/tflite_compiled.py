@@ -7,6 +7,7 @@ buffers anew for each inference, in the workspace, and only here do input and ou
 from __future__ import annotations
 
 import ctypes
+import platform
 import weakref
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,10 @@ from segformer_edge.runtime.quiet import native_stderr_silenced
 XNNPACK_FLAGS = 0x01 | 0x02 | 0x20
 
 
+#: In the auxiliary vector of a process: its CPU's features, and among them ARMv8.1's atomic instructions.
+_AT_HWCAP, _HWCAP_ATOMICS = 16, 1 << 8
+
+
 class TensorInfo(NamedTuple):
     """An input or output of the file."""
 
@@ -27,9 +32,22 @@ class TensorInfo(NamedTuple):
     shape: tuple[int, ...]
 
 
+def check_cpu() -> None:
+    """Raise ImportError on 64-bit ARM without atomic instructions (Cortex-A53, A72; Raspberry Pi 3 and 4).
+
+    Libraries that LiteRT loads here are built with them, and end the process where they are missing.
+    """
+    if platform.machine() == "aarch64" and not ctypes.CDLL(None).getauxval(_AT_HWCAP) & _HWCAP_ATOMICS:
+        raise ImportError("LiteRT's CompiledModel needs the atomic instructions of ARMv8.1, which this CPU lacks.")
+
+
 @cache
 def environment() -> Any:
-    """LiteRT's state for this process, without accelerators besides the CPU. It is never taken apart: see _drop."""
+    """LiteRT's state for this process, without accelerators besides the CPU. It is never taken apart: see _drop.
+
+    Raises ImportError where there is none.
+    """
+    check_cpu()
     from ai_edge_litert.environment import Environment, EnvironmentOptions
 
     nowhere = str(Path(__file__).parent)  # a folder without LiteRT's libraries
@@ -57,11 +75,12 @@ def _quiet_at_exit() -> None:
 class CompiledFile:
     """``path`` on ``threads`` CPU threads. Not thread-safe.
 
-    Raises ImportError for a LiteRT without CompiledModel (before 2.3), RuntimeError for a file that it refuses. Verify
-    the file before: unlike the Interpreter, LiteRT here trusts its structure.
+    Raises ImportError for a LiteRT without CompiledModel (before 2.3) or a CPU that it cannot run on, RuntimeError for a
+    file that it refuses. Verify the file before: unlike the Interpreter, LiteRT here trusts its structure.
     """
 
     def __init__(self, path: Path, threads: int) -> None:
+        shared = environment()
         from ai_edge_litert.compiled_model import CompiledModel
         from ai_edge_litert.options import CpuOptions, HardwareAccelerator, Options
 
@@ -69,7 +88,7 @@ class CompiledFile:
             hardware_accelerators=HardwareAccelerator.CPU,
             cpu_options=CpuOptions(num_threads=threads, xnnpack_flags=XNNPACK_FLAGS),
         )
-        model = CompiledModel.from_file(str(path), environment=environment(), options=options)
+        model = CompiledModel.from_file(str(path), environment=shared, options=options)
         self._native: dict[str, Any] = {"model": model}
         weakref.finalize(self, _drop, self._native)
 

@@ -10,7 +10,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from segformer_edge.data.demo import draw_scene
-from segformer_edge.runtime import Segmenter, tflite
+from segformer_edge.runtime import Segmenter, tflite, tflite_compiled
 from segformer_edge.runtime.tflite_compiled import CompiledFile
 
 
@@ -55,3 +55,21 @@ print(segmenter(np.zeros((64, 96, 3), np.uint8)).shape)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "(64, 96)\n", "")
+
+
+def test_an_arm_cpu_without_atomics_is_told_before_libraries_end_the_process(monkeypatch):
+    class Process:
+        features = 0
+
+        def __init__(self, name):
+            pass
+
+        def getauxval(self, kind):
+            return self.features if kind == 16 else 0
+
+    monkeypatch.setattr(tflite_compiled.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(tflite_compiled.ctypes, "CDLL", Process)
+    with pytest.raises(ImportError, match="ARMv8.1"):
+        tflite_compiled.check_cpu()
+    Process.features = 1 << 8
+    tflite_compiled.check_cpu()
