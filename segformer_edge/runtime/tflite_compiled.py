@@ -75,8 +75,8 @@ def _quiet_at_exit() -> None:
 class CompiledFile:
     """``path`` on ``threads`` CPU threads. Not thread-safe.
 
-    Raises ImportError for a LiteRT without CompiledModel (before 2.3) or a CPU that it cannot run on, RuntimeError for a
-    file that it refuses. Verify the file before: unlike the Interpreter, LiteRT here trusts its structure.
+    Raises ImportError for a LiteRT without CompiledModel (before 2.3) or a CPU that it cannot run on, RuntimeError for
+    a file that it refuses. Verify the file before: unlike the Interpreter, LiteRT here trusts its structure.
     """
 
     def __init__(self, path: Path, threads: int) -> None:
