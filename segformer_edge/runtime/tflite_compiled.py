@@ -98,9 +98,10 @@ class CompiledFile:
         The model itself would tell, too, but plan memory for an input and output of its own on the way.
         """
         model = self._native["model"]
-        given, made = model.create_input_buffers(0), model.create_output_buffers(0)
+        with native_stderr_silenced():
+            given, made = model.create_input_buffers(0), model.create_output_buffers(0)
+            self.inputs, self.outputs = ([_info(buffer) for buffer in buffers] for buffers in (given, made))
         self._native |= {"given": given, "made": made}
-        self.inputs, self.outputs = ([_info(buffer) for buffer in buffers] for buffers in (given, made))
         _quiet_at_exit()
 
     def write(self, place: int, array: np.ndarray) -> None:
