@@ -48,12 +48,17 @@ def _owners(graph: Graph) -> dict[Node, Node | None]:
 
 
 class OneDequantizePerReader(PassBase):
-    """Gives every reader of a dequantized tensor a dequantize of its own, right before it: floats take four times as
-    much while they wait.
+    """Gives every reader of a dequantized tensor a dequantize of its own.
 
     XNNPACK matches dequantize -> operator -> quantize, and takes a dequantize that it matched as part of the operator:
-    another reader, in float, would get integers. It also lets integers pass between partitions.
+    another reader, in float, would get integers. It also lets integers pass between partitions. ``late``: also the
+    first reader's comes right before it. Bands wait for each other, and floats take four times as much meanwhile; in an
+    untiled network XNNPACK's planner packs the early ones better (9.5 MB against 12.9 for B0 at 256x256).
     """
+
+    def __init__(self, late: bool) -> None:
+        super().__init__()
+        self.late = late
 
     def call(self, graph_module: GraphModule) -> PassResult:
         graph = graph_module.graph
@@ -63,7 +68,8 @@ class OneDequantizePerReader(PassBase):
                 for user in others:
                     with graph.inserting_before(user):
                         user.replace_input_with(node, graph.node_copy(node))
-                first.prepend(node)
+                if self.late:
+                    first.prepend(node)
         graph_module.recompile()
         return PassResult(graph_module, True)
 
@@ -177,7 +183,7 @@ def _lower(network: EdgeSegFormer, size: tuple[int, int]) -> tuple[EdgeProgramMa
     with patch.object(lowered_backend_module, "legalize_graph", stable_topological_sort):
         lowered = to_edge_transform_and_lower(
             program,
-            transform_passes=[OneDequantizePerReader()],
+            transform_passes=[OneDequantizePerReader(late=network.tiling is not None)],
             partitioner=[BandPartitioner()],
             compile_config=EdgeCompileConfig(_check_ir_validity=False),
         )
