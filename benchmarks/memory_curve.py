@@ -20,7 +20,7 @@ from quantization.calibration import calibrate
 from quantization.encodings import apply_encodings, encodings_of
 from quantization.recipe import load_recipe
 from segformer_edge.cli import EXIT_OK, Parser, run
-from segformer_edge.export.planner import Planner, way_of
+from segformer_edge.export.planner import PATIENCE, Planner, way_of
 from segformer_edge.model.config import variant_config
 from segformer_edge.model.segformer import SegFormer
 from segformer_edge.progress import progress_for_terminal
@@ -28,8 +28,6 @@ from segformer_edge.rewrite.graph import EdgeSegFormer
 
 FIGURE = "growth of an inference, LiteRT with XNNPACK (model)"
 RECIPE = "lean"
-#: Finer tilings that need more than the best before the search ends.
-_WORSE = 2
 
 
 def network_of(variant: str, classes: int) -> EdgeSegFormer:
@@ -48,7 +46,7 @@ def ladder(planner: Planner, side: int) -> list[int]:
     found: list[int] = []
     for _, tiling in planner.tilings((side, side)):
         found.append(planner.way.bytes(planner.forecast(tiling, (side, side))))
-        if len(found) - 1 - found.index(min(found)) >= _WORSE:
+        if len(found) - 1 - found.index(min(found)) >= PATIENCE:
             break
     return found
 

@@ -280,6 +280,8 @@ def test_wrong_options_are_usage_errors(arguments, words, tiny_run, capsys):
 
 def test_no_delegate_is_for_tflite(tiny_run, capsys):
     assert refused(capsys, tiny_run.file("onnx"), "--no-delegate")[0] == EXIT_USAGE
+    assert refused(capsys, tiny_run.file("onnx"), "--compiled")[0] == EXIT_USAGE
+    assert refused(capsys, tiny_run.file("tflite"), "--compiled", "--no-delegate")[0] == EXIT_USAGE
 
 
 def test_an_emulated_cpu_that_is_not_prepared_names_the_command(tiny_run, capsys, tmp_path, monkeypatch):

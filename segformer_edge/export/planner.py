@@ -24,6 +24,8 @@ from segformer_edge.rewrite.tiling import Tiling
 
 #: Bytes of a piece, from coarse to fine.
 PIECES = tuple(5 << bits for bits in range(19, 8, -1))
+#: So many tilings in a row that need more than the best end a search: finer ones only add operators from there.
+PATIENCE = 2
 _FEWEST_ROWS = 2
 #: Roles of sites that recipes for CPUs leave in float.
 _FLOAT_ON_CPUS = ("norm_product", "attention_probabilities")
@@ -138,7 +140,7 @@ class Planner:
                 best, best_piece, worse = plan, piece, 0
             else:
                 worse += 1
-            if worse == 2:  # smaller pieces only add operators from here
+            if worse == PATIENCE:
                 break
         assert best is not None
         return replace(best, largest_size=self._largest(size, budget, best_piece))
