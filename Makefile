@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo evidence evidence-arm evidence-memory test test-arm arm-setup lint format clean
+.PHONY: help setup bench demo evidence evidence-arm evidence-memory test test-arm arm-setup lint format clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ $(VENV)/.bench: $(STAMP)
 
 evidence-memory: $(VENV)/.bench ## peak memory, default pipelines against ours, into docs/: CAMVID=DIR CALIBRATION=DIR [ON=cortex-a72]
 	$(BIN)/python benchmarks/memory.py $(if $(CAMVID),--camvid "$(CAMVID)") $(if $(CALIBRATION),--calibration "$(CALIBRATION)") $(if $(ON),--on "$(ON)")
+
+bench: $(VENV)/.bench ## speed, default pipelines against ours, into docs/: CAMVID=DIR CALIBRATION=DIR EVAL=camvid:DIR:val
+	$(BIN)/python benchmarks/speed.py $(if $(CAMVID),--camvid "$(CAMVID)") $(if $(CALIBRATION),--calibration "$(CALIBRATION)") $(if $(EVAL),--eval "$(EVAL)")
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .

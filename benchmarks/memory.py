@@ -10,7 +10,6 @@ Every figure is measured in this run, each file in a process of its own, and lat
 from __future__ import annotations
 
 import os
-import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -20,10 +19,12 @@ from typing import Any
 import memory_size
 from defaults.build import build, main_file
 from defaults.pipelines import choose_pipelines
+from latency import medians
+from machine import machine
+from marked_block import update
 from memory_cases import CAMVID, CASES, FIGURES, RANDOM, Case, Row, Setting, Side
-from memory_latency import latencies
 from memory_ours import Source, our_file, prepare_source
-from memory_table import bytes_text, markdown, update
+from memory_table import MARK, bytes_text, markdown
 
 from segformer_edge.cli import EXIT_FAILED, EXIT_OK, Parser, did_you_mean, run
 from segformer_edge.errors import SegformerEdgeError, UsageError
@@ -131,16 +132,6 @@ def _with_latencies(row: Row, files: Mapping[str, Path], tell: Progress, time_fi
     return replace(row, default=sides["default"], ours=sides["ours"], untiled=sides["no budget"])
 
 
-def machine() -> str:
-    """The CPU in words, and how much of it was used."""
-    name = platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        models = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-        name = f"{models[0]} ({name})" if models else name
-    return f"{name}, {os.cpu_count()} cores, one thread"
-
-
 def choose_cases(names: str) -> list[Case]:
     """The named cases, all for "". Raises UsageError."""
     known = {case.name: case for case in CASES}
@@ -206,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         out = options.ours / (case.name if budget is not None else f"{case.name}-no-budget")
         return our_file(case, found.get(case.setting.name), budget, out)
 
-    time_files = None if options.no_latency else latencies
+    time_files = None if options.no_latency else medians
     rows = []
     print(f"{'row':22} {'default':>13} {'no budget':>13} {'ours':>13}  within its limit", flush=True)
     with progress_for_terminal() as tell:
@@ -218,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.docs / "memory.json",
         {"schema_version": 1, "machine": machine(), "rows": [row.to_json() for row in rows]},
     )
-    update(options.docs / "memory.md", markdown(rows, machine()))
+    update(options.docs / "memory.md", MARK, markdown(rows, machine()))
     curves = options.docs / "memory_size.json"
     if curves.exists():
         write_bytes(options.docs / "memory_size.svg", memory_size.plot(*memory_size.load(curves)))

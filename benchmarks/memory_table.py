@@ -1,35 +1,15 @@
-"""docs/memory.md: the marked block is replaced, the text around it stays."""
+"""The tables of docs/memory.md."""
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Sequence
-from pathlib import Path
 
+from marked_block import lines
 from memory_cases import MAX_CPU_DIFFERENCE, MAX_SLOWDOWN, MIB, Row, Side
 
-from segformer_edge.errors import UsageError
-from segformer_edge.jsonfile import write_bytes
-
 NOT_MEASURED = "not measured"
-BEGIN, END = "<!-- memory-table -->", "<!-- /memory-table -->"
-
-
-def replace_block(text: str, block: str, where: str | os.PathLike[str] = "the text") -> str:
-    """``text`` with ``block`` between the two marks. Raises UsageError where there is not just one pair of them."""
-    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or not pattern.search(text):
-        raise UsageError(
-            f"{os.fspath(where)} has no block to replace.", hint=f"It stands between {BEGIN} and {END}, each once."
-        )
-    return pattern.sub(lambda _: f"{BEGIN}\n{block.strip()}\n{END}", text)
-
-
-def update(path: Path, block: str) -> None:
-    """Replace the block of the file ``path``; a missing file is started with the block alone."""
-    text = path.read_text(encoding="utf-8") if path.exists() else f"{BEGIN}\n{END}\n"
-    write_bytes(path, replace_block(text, block, path).encode())
+#: Name of the block in docs/memory.md.
+MARK = "memory-table"
 
 
 def bytes_text(value: int | None) -> str:
@@ -52,15 +32,10 @@ def _verdict(value: bool | None) -> str:
     return {None: "", True: "yes", False: "**no**"}[value]
 
 
-def _lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    ruler = ["---", *("---:" for _ in header[1:])]
-    return ["| " + " | ".join(cells) + " |" for cells in (header, ruler, *rows)]
-
-
 def peak_table(rows: Sequence[Row]) -> list[str]:
     """The default's figure, ours without and with a budget, the limit, and whether it holds."""
     header = ["", "default pipeline", "ours, no budget", "ours", "at most", "holds", "default / ours"]
-    return _lines(
+    return lines(
         header,
         [
             [
@@ -78,7 +53,7 @@ def peak_table(rows: Sequence[Row]) -> list[str]:
 def latency_table(rows: Sequence[Row]) -> list[str]:
     """Median milliseconds of the three files, and the price of tiling."""
     header = ["ms, one thread", "default pipeline", "ours, no budget", "ours", "price", f"<= {MAX_SLOWDOWN:.0%}"]
-    return _lines(
+    return lines(
         header,
         [
             [
@@ -108,10 +83,10 @@ def arm_table(rows: Sequence[Row]) -> list[str]:
                     _verdict(None if gap is None else gap <= MAX_CPU_DIFFERENCE),
                 ]
             )
-    return _lines(header, table)
+    return lines(header, table)
 
 
-def missing_lines(rows: Sequence[Row]) -> list[str]:
+def missinglines(rows: Sequence[Row]) -> list[str]:
     """Why figures are missing, one line a reason."""
     reasons: dict[str, list[str]] = {}
     for row in rows:
@@ -125,7 +100,7 @@ def missing_lines(rows: Sequence[Row]) -> list[str]:
 def markdown(rows: Sequence[Row], machine: str) -> str:
     """The whole block."""
     parts = [f"Measured on: {machine}.", "", *peak_table(rows), "", *latency_table(rows), "", *arm_table(rows)]
-    missing = missing_lines(rows)
+    missing = missinglines(rows)
     if missing:
         parts += ["", "Not measured:", "", *missing]
     return "\n".join(parts)

@@ -8,21 +8,38 @@ channel's scale only as far as its worst pair needs costs much less.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from quantization.sites import named_weights
 
 #: Largest sum of two neighbouring int8 weights whose products with 255 add up within int16.
 PAIR_LIMIT = 128
 
 
 def pair_safe_scales(weight: Tensor, scales: Tensor) -> Tensor:
-    """``scales`` ``(out,)``, widened per output channel until no pair of neighbouring input channels can saturate.
+    """``scales`` ``(out,)``, widened per output channel until no pair of neighbouring weights can saturate.
 
-    ``weight`` is ``(out, in, kh, kw)`` of a convolution with one group; a single input channel has no neighbour.
+    ``weight`` is ``(out, in, kh, kw)`` of a convolution with one group. Neighbours are those of either memory order,
+    channels last or first; a single weight has none.
     """
     integer = (weight.detach() / scales[:, None, None, None]).abs()
-    if integer.shape[1] % 2:
-        integer = F.pad(integer, (0, 0, 0, 0, 0, 1))
-    pairs = (integer[:, 0::2] + integer[:, 1::2]).flatten(1).amax(dim=1)
+    sums = []
+    for order in (integer.permute(0, 2, 3, 1), integer):
+        flat = order.flatten(1)
+        if flat.shape[1] % 2:
+            flat = F.pad(flat, (0, 1))
+        sums.append((flat[:, 0::2] + flat[:, 1::2]).amax(dim=1))
     # Rounding may lift each weight of a pair by a half.
-    return scales * (pairs / (PAIR_LIMIT - 1)).clamp_min(1.0)
+    return scales * (torch.maximum(*sums) / (PAIR_LIMIT - 1)).clamp_min(1.0)
+
+
+def avoid_saturation(model: nn.Module) -> None:
+    """Widen the weight scales of ``model``'s convolutions where kernels without VNNI could saturate.
+
+    Depthwise kernels multiply in 16 bits and do not.
+    """
+    for _, conv in named_weights(model):
+        if conv.active and conv.groups == 1 and conv.scales is not None:
+            conv.set_scales(pair_safe_scales(conv.weight, conv.scales))

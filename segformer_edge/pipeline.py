@@ -118,6 +118,7 @@ def _export(
             result=str(scratch / f"{target.name}.result.json"),
             target=target.name,
             budget=options.memory_budget,
+            cache_blocks=target.cache_blocks,
         )
         for target in targets
     }

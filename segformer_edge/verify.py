@@ -141,6 +141,7 @@ class Judge:
             agreement_int8=agreed["int8"],
             **self._memory(target, exported),
             ops=exported.ops,
+            export_seconds=exported.seconds,
         )
         if agreed["int8"] < MIN_AGREEMENT:
             return replace(

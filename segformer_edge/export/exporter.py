@@ -38,6 +38,8 @@ class Exported:
     tools: dict[str, str]
     memory: Memory | None = None
     plan: Plan | None = None
+    #: Wall time of the export, planning included.
+    seconds: float | None = None
 
 
 class Exporter(Protocol):

@@ -9,8 +9,7 @@ from pathlib import Path
 import openvino
 import torch
 
-from quantization.saturation import pair_safe_scales
-from quantization.sites import named_weights
+from quantization.saturation import avoid_saturation
 from segformer_edge.export.exporter import Exported, float_specs
 from segformer_edge.export.onnx import build_onnx
 from segformer_edge.report.schema import Ops
@@ -21,11 +20,8 @@ _BOOKKEEPING = ("Input", "Output", "Const", "Reorder", "Reshape")
 
 def _onnx_bytes(network: EdgeSegFormer, size: tuple[int, int]) -> bytes:
     # Its int8 transformations take symmetric int8 weights only: with uint8 weights every convolution runs in float.
-    # Its kernels for CPUs without VNNI saturate, so the weights' scales are widened where they could.
-    for _, conv in named_weights(network):
-        if conv.active and conv.groups == 1 and conv.scales is not None:
-            conv.set_scales(pair_safe_scales(conv.weight, conv.scales))
-    return build_onnx(network, size, unsigned_weights=False).SerializeToString()
+    avoid_saturation(network)
+    return build_onnx(network, size).SerializeToString()
 
 
 def count_operators(path: Path) -> Ops:

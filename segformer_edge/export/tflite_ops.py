@@ -59,6 +59,9 @@ def _conv2d(emitter: Emitter, node: Node) -> None:
         raise ArtifactError(f"The convolution '{emitter.where}' is dilated or grouped.")
     if not weight.tensor.constant:
         raise ArtifactError(f"The weight of the convolution '{emitter.where}' is computed in the network.")
+    if _is_channel_mean(weight.tensor):
+        _channel_mean(emitter, node, image, bias)
+        return
     out, kernel = shape_of(node), weight.view.shape[2:]
     depthwise = groups > 1
     axes = [_gaps(*each) for each in zip(image.view.shape[2:], out[2:], kernel, stride, _pair(padding), strict=True)]
@@ -84,6 +87,23 @@ def _conv2d(emitter: Emitter, node: Node) -> None:
         options["depthMultiplier"] = out[1] // channels
     code = "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D"
     emitter.compute(node, code, [tensor], view.stored, view, constants, **options)
+
+
+def _is_channel_mean(weight: Tensor) -> bool:
+    """Whether a convolution in float with this weight ``(1, C, 1, 1)`` takes the mean over channels, as norms do."""
+    values = weight.values
+    if values is None or weight.dtype != "float32" or values.shape[:1] + values.shape[2:] != (1, 1, 1):
+        return False
+    return bool(np.allclose(values, 1 / values.shape[1], rtol=1e-6))
+
+
+def _channel_mean(emitter: Emitter, node: Node, image: Value, bias: Node) -> None:
+    """The mean of rows in memory: XNNPACK has no fast product with a matrix of one column."""
+    taken = emitter.as_float(emitter.tensor(image, CHANNELS_LAST))
+    view = View(shape_of(node), CHANNELS_LAST)
+    mean = emitter.emit("MEAN", [taken, emitter.integers([3])], view.stored, keepDims=True)
+    shift = emitter.once(("shift", bias), lambda: constant(emitter.values[bias].tensor.real().reshape(1, 1, 1, 1)))
+    emitter.compute(node, "ADD", [mean, shift], view.stored, view, fusedActivationFunction=0, potScaleInt16=False)
 
 
 def _operand(emitter: Emitter, argument: Any, rank: int) -> Value:

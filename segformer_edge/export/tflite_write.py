@@ -19,6 +19,7 @@ _OPTIONS = {
     "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
     "BATCH_MATMUL": "BatchMatMulOptions",
     "ARG_MAX": "ArgMaxOptions",
+    "MEAN": "ReducerOptions",
 }
 #: Operators that have no options table.
 _BARE = ("RSQRT", "RELU")

@@ -27,6 +27,7 @@ from segformer_edge.jsonfile import write_json
 from segformer_edge.model.config import SegformerConfig
 from segformer_edge.model.segformer import SegFormer
 from segformer_edge.report.schema import Memory, Ops
+from segformer_edge.rewrite.cache_blocks import cache_blocks
 from segformer_edge.rewrite.graph import EdgeSegFormer
 from segformer_edge.rewrite.tiling import Tiling
 from segformer_edge.runtime.metadata import InputSpec, OutputSpec
@@ -49,6 +50,8 @@ class Job:
     #: Name of the target, and the bytes that it may take; None without a budget.
     target: str = ""
     budget: int | None = None
+    #: Whether to compute by blocks that stay in the cache where no budget asks for a tiling.
+    cache_blocks: bool = False
 
 
 def save_model(model: SegFormer, path: Path) -> dict[str, Any]:
@@ -79,6 +82,7 @@ def exported_from_json(value: dict[str, Any]) -> Exported:
         tools=value["tools"],
         memory=None if value["memory"] is None else Memory(**value["memory"]),
         plan=None if value["plan"] is None else _plan(value["plan"]),
+        seconds=value["seconds"],
     )
 
 
@@ -90,6 +94,7 @@ def _plan(value: dict[str, Any]) -> Plan:
 
 def run_job(job: Job) -> None:
     """Export and write the result file: ``{"exported": ...}`` or ``{"error": ...}``."""
+    start = time.perf_counter()
     try:
         module, _, name = job.exporter.partition(":")
         exporter: Exporter = getattr(import_module(module), name)()
@@ -97,7 +102,10 @@ def run_job(job: Job) -> None:
         plan = None if job.budget is None else plan_for(job.target, network, job.size, job.budget)
         if plan is not None:
             network.tile(plan.tiling)
-        exported = replace(exporter.export(network, job.size, Path(job.stem)), plan=plan)
+        elif job.cache_blocks:
+            network.tile(cache_blocks(network.config, job.size))
+        exported = exporter.export(network, job.size, Path(job.stem))
+        exported = replace(exported, plan=plan, seconds=time.perf_counter() - start)
     except Exception as error:  # backends raise anything; the report says what
         traceback.print_exc()
         text = str(error).strip() or "no message"

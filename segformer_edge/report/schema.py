@@ -82,6 +82,8 @@ class TargetReport:
     per_class_iou: Mapping[str, float | None] | None = None
     #: With --memory-budget.
     budget: Budget | None = None
+    #: Wall time of the export alone.
+    export_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,7 @@ def _target(f: Fields) -> TargetReport:
         ops=_ops(f.section("ops")) if f.raw("ops") is not None else None,
         per_class_iou=_per_class(f, "per_class_iou"),
         budget=read_budget(f.section("budget")) if f.has("budget") and f.raw("budget") is not None else None,
+        export_seconds=f.optional("export_seconds", f.number) if f.has("export_seconds") else None,
     )
 
 

@@ -143,13 +143,14 @@ def test_a_runtime_that_dies_while_timed_leaves_the_bytes():
 
 
 def test_table_is_replaced_and_the_text_around_it_stays(tmp_path):
-    from memory_table import markdown, update
+    from marked_block import update
+    from memory_table import MARK, markdown
 
     page = tmp_path / "memory.md"
     page.write_text("# Title\n\n<!-- memory-table -->\nstale \\1\n<!-- /memory-table -->\n\nAfter.\n")
     block = markdown(FakeMachine().rows(), "a test")
-    update(page, block)
-    update(page, block)
+    update(page, MARK, block)
+    update(page, MARK, block)
     text = page.read_text()
     assert text.startswith("# Title\n\n<!-- memory-table -->\nMeasured on: a test.\n")
     assert text.endswith("<!-- /memory-table -->\n\nAfter.\n") and "stale" not in text
@@ -161,7 +162,7 @@ def test_table_is_replaced_and_the_text_around_it_stays(tmp_path):
     assert columns <= {8, 7, 6}
     page.write_text("no marks")
     with pytest.raises(UsageError, match="no block"):
-        update(page, block)
+        update(page, MARK, block)
     assert page.read_text() == "no marks"
 
 
@@ -170,7 +171,7 @@ def test_command_takes_given_files_and_writes_both_documents(tmp_path, monkeypat
 
     fake, ours = FakeMachine(), tmp_path / "ours"
     monkeypatch.setattr(memory, "measure", fake.measure)
-    monkeypatch.setattr(memory, "latencies", fake.time)
+    monkeypatch.setattr(memory, "medians", fake.time)
     monkeypatch.setattr(fake, "SIZES", {"model": MIB})
     monkeypatch.setattr(fake, "TIMES", {"model": 100.0})
     for folder in ("random-tflite-plain", "random-tflite-plain-no-budget"):
@@ -200,32 +201,6 @@ def test_quantize_is_asked_for_labels_within_the_budget():
     assert "--size 512x512 --output labels" in words and "--targets tflite --recipe full" in words
     assert words.endswith("--memory-budget 1572864")
     assert "--memory-budget" not in command(CASES[0], source, None, Path("out"))
-
-
-def test_latency_is_taken_in_turns(monkeypatch):
-    import memory_latency
-
-    order: list[str] = []
-
-    class Subject:
-        def __init__(self, name: str) -> None:
-            self.name = name
-
-        def load(self) -> None: ...
-        def allocate(self) -> None: ...
-        def inputs(self):
-            return ()
-
-        def prepare(self, arrays):
-            return arrays
-
-        def run(self, prepared) -> None:
-            order.append(self.name)
-
-    monkeypatch.setattr(memory_latency, "make_subject", lambda form, path, threads, variant: Subject(path.stem))
-    times = memory_latency.interleaved([Path("a.tflite"), Path("b.pte")], ["compiled", ""], seconds=0.0)
-    assert len(times) == 2 and order[:4] == ["a", "b", "a", "b"]
-    assert len(order) == 2 * (memory_latency.WARM_UP + memory_latency.LEAST_TURNS)
 
 
 def test_lower_bound_is_the_feature_maps():

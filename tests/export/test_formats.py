@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import onnx
+import onnxruntime
 import openvino
 import pytest
 from ai_edge_litert.interpreter import Interpreter
@@ -109,23 +110,36 @@ def test_onnx_is_valid_and_tells_nothing_of_the_machine(request, name):
 
 
 @pytest.mark.parametrize("name", ["tiny_run", "b1_run"])
-def test_onnx_convolutions_read_uint8(request, name):
+def test_onnx_multiplies_uint8_by_int8_that_cannot_saturate(request, name):
     run = request.getfixturevalue(name)
     model, values = load_onnx(run)
     made_by = {output: node for node in model.graph.node for output in node.output}
     quantized = 0
-    for conv in (node for node in model.graph.node if node.op_type == "Conv"):
-        if conv.input[1] in values:
-            # The mean of a norm: a constant average of squares, in float as the recipe says.
-            assert np.all(values[conv.input[1]] >= 0) or values[conv.input[1]].shape[1:] != (3, 3)
-            continue
+    for conv in (node for node in model.graph.node if node.op_type == "Conv" and node.input[1] not in values):
         quantized += 1
         image, weight = (made_by[conv.input[i]] for i in (0, 1))
         assert image.op_type == weight.op_type == "DequantizeLinear"
-        assert values[weight.input[0]].dtype == np.uint8 and values[weight.input[0]].min() >= 1
-        assert np.all(values[weight.input[2]] == 128)
-        assert made_by[image.input[0]].op_type in ("QuantizeLinear", "Reshape", "Transpose")
+        assert values[image.input[2]].dtype == np.uint8
+        integers = values[weight.input[0]]
+        assert integers.dtype == np.int8 and not np.any(values[weight.input[2]])
+        assert made_by[image.input[0]].op_type in ("QuantizeLinear", "Transpose")
+        flat = np.abs(integers.transpose(0, 2, 3, 1).reshape(len(integers), -1).astype(int))
+        if integers.shape[1] > 1:
+            assert (flat[:, 0::2] + flat[:, 1::2]).max() <= 128
     assert quantized == len(run.encodings["weights"])
+
+
+def test_onnxruntime_fuses_norms_and_keeps_maps_channels_last(tiny_run, tmp_path):
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "optimized.onnx"), 3
+    onnxruntime.InferenceSession(tiny_run.file("onnx"), options, providers=["CPUExecutionProvider"])
+    kinds = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+    assert kinds["QLinearConv"] == len(tiny_run.encodings["weights"])
+    # The norms are one operator each, those behind an integer sequence reduction too.
+    assert kinds["SimplifiedLayerNormalization"] > kinds["LayerNormalization"] > 0
+    assert kinds["Gelu"] and not kinds.keys() & {"Pow", "ReduceMean", "Erf"}
+    # An attention needs up to four; convolutions hardly any.
+    assert kinds["Transpose"] < kinds["QLinearConv"]
 
 
 @pytest.mark.parametrize("name", ["tiny_run", "b1_run"])
@@ -133,12 +147,21 @@ def test_onnx_has_the_scales_of_the_encodings(request, name):
     run = request.getfixturevalue(name)
     model, values = load_onnx(run)
     nodes = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
-    scales = [values[node.input[1]] for node in nodes]
-    activations, weights = scales_of(run)
-    assert bits(scale for scale in scales if scale.ndim == 0) == activations
-    assert bits(scale for scale in scales if scale.ndim == 1) == weights
+    activations, _ = scales_of(run)
+    assert bits(values[node.input[1]] for node in nodes if values[node.input[1]].ndim == 0) == activations
     points = {int(values[node.input[2]]) for node in nodes if values[node.input[2]].ndim == 0}
     assert points == {entry["zero_point"] + 128 for entry in run.encodings["activations"].values()}
+
+
+@pytest.mark.parametrize("name", ["tiny_run", "b1_run"])
+def test_onnx_widens_weight_scales_at_most_twofold(request, name):
+    run = request.getfixturevalue(name)
+    _, values = load_onnx(run)
+    given = {f"{path}.scales": np.float32(entry["scale"]) for path, entry in run.encodings["weights"].items()}
+    found = {name: values[name] for name in given if name in values}
+    assert found.keys() == given.keys()
+    ratios = np.concatenate([found[name] / given[name] for name in given])
+    assert ratios.min() >= 1 - 1e-6 and ratios.mean() > 1.05 and ratios.max() < 2.01
 
 
 @pytest.mark.parametrize("name", ["tiny_run", "b1_run"])

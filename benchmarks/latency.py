@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from segformer_edge.memory.subjects import make_subject, random_inputs
@@ -17,11 +18,29 @@ from segformer_edge.runtime.quiet import native_stderr_silenced
 WARM_UP, LEAST_TURNS, SECONDS = 2, 15, 30.0
 
 
-def interleaved(files: Sequence[Path], variants: Sequence[str], seconds: float = SECONDS) -> list[float]:
-    """Median milliseconds of an inference of each file in its variant, one thread; a turn runs every file once."""
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of an inference over ``runs`` turns: median, least, and the quartiles as the spread."""
+
+    median: float
+    least: float
+    quartiles: tuple[float, float]
+    runs: int
+
+    @classmethod
+    def of(cls, taken: Sequence[float]) -> Timing:
+        """The statistics of at least two measured times."""
+        low, _, high = statistics.quantiles(taken, n=4)
+        return cls(statistics.median(taken), min(taken), (low, high), len(taken))
+
+
+def interleaved(
+    files: Sequence[Path], variants: Sequence[str], threads: int = 1, seconds: float = SECONDS
+) -> list[Timing]:
+    """Each file in its variant of its runtime; a turn runs every file once."""
     subjects, prepared = [], []
     for file, variant in zip(files, variants, strict=True):
-        subject = make_subject(format_of(file).name, file, 1, variant)
+        subject = make_subject(format_of(file).name, file, threads, variant)
         with native_stderr_silenced():
             subject.load()
             subject.allocate()
@@ -34,11 +53,16 @@ def interleaved(files: Sequence[Path], variants: Sequence[str], seconds: float =
             before = time.perf_counter()
             subject.run(inputs)
             times.append((time.perf_counter() - before) * 1e3)
-    return [statistics.median(times[WARM_UP:]) for times in taken]
+    return [Timing.of(times[WARM_UP:]) for times in taken]
 
 
-def latencies(files: Sequence[Path], variants: Sequence[str], seconds: float = SECONDS) -> list[float]:
-    """``interleaved`` in a process of its own, so that one row's runtime does not disturb the next."""
+def timings(files: Sequence[Path], variants: Sequence[str], threads: int = 1, seconds: float = SECONDS) -> list[Timing]:
+    """``interleaved`` in a process of its own, so that one runtime does not disturb the next."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-        return pool.submit(interleaved, list(files), list(variants), seconds).result()
+        return pool.submit(interleaved, list(files), list(variants), threads, seconds).result()
+
+
+def medians(files: Sequence[Path], variants: Sequence[str]) -> list[float]:
+    """Median milliseconds of each file, one thread."""
+    return [timing.median for timing in timings(files, variants)]
