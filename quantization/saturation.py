@@ -21,18 +21,21 @@ PAIR_LIMIT = 128
 def pair_safe_scales(weight: Tensor, scales: Tensor) -> Tensor:
     """``scales`` ``(out,)``, widened per output channel until no pair of neighbouring weights can saturate.
 
-    ``weight`` is ``(out, in, kh, kw)`` of a convolution with one group. Neighbours are those of either memory order,
-    channels last or first; a single weight has none.
+    ``weight`` is ``(out, in, kh, kw)`` of a convolution with one group. Neighbours are those of every order in which
+    kernels read: channels last or first, and each tap's channels by themselves. A single weight has none.
     """
     integer = (weight.detach() / scales[:, None, None, None]).abs()
-    sums = []
-    for order in (integer.permute(0, 2, 3, 1), integer):
-        flat = order.flatten(1)
-        if flat.shape[1] % 2:
-            flat = F.pad(flat, (0, 1))
-        sums.append((flat[:, 0::2] + flat[:, 1::2]).amax(dim=1))
+    last = integer.permute(0, 2, 3, 1)
+    sums = [_largest_pair(order) for order in (last.flatten(1), integer.flatten(1), last.flatten(1, 2))]
     # Rounding may lift each weight of a pair by a half.
-    return scales * (torch.maximum(*sums) / (PAIR_LIMIT - 1)).clamp_min(1.0)
+    return scales * (torch.stack(sums).amax(dim=0) / (PAIR_LIMIT - 1)).clamp_min(1.0)
+
+
+def _largest_pair(weight: Tensor) -> Tensor:
+    """The largest sum of two neighbours along the last axis, which start at even places, for each first index."""
+    if weight.shape[-1] % 2:
+        weight = F.pad(weight, (0, 1))
+    return (weight[..., 0::2] + weight[..., 1::2]).flatten(1).amax(dim=1)
 
 
 def avoid_saturation(model: nn.Module) -> None:

@@ -157,11 +157,11 @@ def test_onnx_has_the_scales_of_the_encodings(request, name):
 def test_onnx_widens_weight_scales_at_most_twofold(request, name):
     run = request.getfixturevalue(name)
     _, values = load_onnx(run)
-    given = {f"{path}.scales": np.float32(entry["scale"]) for path, entry in run.encodings["weights"].items()}
-    found = {name: values[name] for name in given if name in values}
-    assert found.keys() == given.keys()
-    ratios = np.concatenate([found[name] / given[name] for name in given])
-    assert ratios.min() >= 1 - 1e-6 and ratios.mean() > 1.05 and ratios.max() < 2.01
+    given = {path: np.float32(entry["scale"]) for path, entry in run.encodings["weights"].items()}
+    # A convolution that may be cut into groups of channels is the only one of its list where it was not.
+    found = [values.get(f"{path}.scales", values.get(f"{path}.0.scales")) for path in given]
+    ratios = np.concatenate([scales / given[path] for scales, path in zip(found, given, strict=True)])
+    assert ratios.min() >= 1 - 1e-6 and 1.05 < ratios.mean() and ratios.max() < 2.01
 
 
 @pytest.mark.parametrize("name", ["tiny_run", "b1_run"])
