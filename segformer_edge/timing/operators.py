@@ -1,0 +1,144 @@
+"""What ``segformer_edge.timing`` measures: plain numbers, ready for JSON with ``dataclasses.asdict``. No runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from segformer_edge.memory.graph import BITS
+
+#: What an operator computes in. "mixed" reads one and writes the other, as conversions do.
+INT8, INTEGER, FLOAT, MIXED = "int8", "integer", "float", "mixed"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One operator in one inference, as a profiler reports it.
+
+    ``type`` and ``name`` are the runtime's words for the operator, "" where it has none; ``kernel`` says what ran it.
+    ``delegate`` numbers the delegate call that it is a part of, ``place`` is its index in the file where the profiler
+    gives it. ``dtypes`` are those of the activations it reads and writes, ``shape`` is that of its first output.
+    """
+
+    ms: float | None
+    type: str = ""
+    name: str = ""
+    kernel: str = ""
+    delegate: str | None = None
+    place: int | None = None
+    dtypes: tuple[str, ...] = ()
+    shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class OperatorTime:
+    """One operator. ``ms`` is the median over the runs, None where it is not resolved.
+
+    ``precision`` is one of INT8, INTEGER, FLOAT and MIXED, or None where it is not known.
+    """
+
+    type: str
+    name: str
+    kernel: str
+    delegate: str | None
+    precision: str | None
+    shape: tuple[int, ...]
+    ms: float | None
+
+
+@dataclass(frozen=True)
+class Total:
+    """All operators of one type, kernel and precision. ``ms`` is None where none of them has a time."""
+
+    type: str
+    kernel: str
+    delegated: bool
+    precision: str | None
+    count: int
+    ms: float | None
+
+
+@dataclass(frozen=True)
+class OperatorProfile:
+    """The operators of one file in the order of execution, and the inferences they were timed in, in milliseconds.
+
+    ``inference`` are the timed runs with the profiler on, ``plain`` as many without it.
+    """
+
+    file: str
+    format: str
+    runtime: str
+    versions: dict[str, str]
+    device: str
+    threads: int
+    inference: tuple[float, ...]
+    plain: tuple[float, ...]
+    operators: tuple[OperatorTime, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def inference_ms(self) -> float:
+        """Median with the profiler on, which the shares refer to."""
+        return median(self.inference)
+
+    @property
+    def plain_ms(self) -> float:
+        """Median without the profiler."""
+        return median(self.plain)
+
+    @property
+    def attributed_ms(self) -> float:
+        """The sum over the operators."""
+        return sum(op.ms for op in self.operators if op.ms is not None)
+
+    @property
+    def unattributed_ms(self) -> float:
+        """The rest of the inference: copies of input and output, the runtime between operators, the profiler.
+
+        A sum of medians may exceed the median of the sums, so this can be a little below zero.
+        """
+        return self.inference_ms - self.attributed_ms
+
+    def share(self, ms: float | None) -> float | None:
+        """``ms`` as a fraction of the inference."""
+        return None if ms is None else ms / self.inference_ms
+
+    def totals(self) -> list[Total]:
+        """Per type, kernel and precision, the longest first."""
+        groups: dict[tuple[str, str, bool, str | None], list[float | None]] = {}
+        for op in self.operators:
+            key = (op.type, op.kernel, op.delegate is not None, op.precision)
+            groups.setdefault(key, []).append(op.ms)
+        found = []
+        for key, times in groups.items():
+            known = [ms for ms in times if ms is not None]
+            found.append(Total(*key, len(times), sum(known) if known else None))
+        return sorted(found, key=lambda total: -(total.ms or 0))
+
+
+def precision_of(dtypes: Iterable[str]) -> str | None:
+    """The precision of an operator whose activations have ``dtypes`` (numpy's names)."""
+    kinds = {
+        FLOAT if "float" in dtype else INT8 if BITS.get(dtype, 32) <= 8 and dtype != "bool" else INTEGER
+        for dtype in dtypes
+    }
+    if FLOAT in kinds:
+        return MIXED if INT8 in kinds else FLOAT
+    return INT8 if INT8 in kinds else INTEGER if kinds else None
+
+
+def medians(runs: Sequence[Sequence[Event]]) -> list[Event] | None:
+    """The events of one inference with their medians over ``runs``; None where the runs differ in more than time."""
+
+    def what(event: Event) -> tuple[object, ...]:
+        return event.type, event.name, event.kernel, event.delegate, event.place
+
+    first = runs[0]
+    if any(list(map(what, run)) != list(map(what, first)) for run in runs):
+        return None
+    found = []
+    for same in zip(*runs, strict=True):
+        known = [event.ms for event in same if event.ms is not None]
+        found.append(Event(**{**vars(same[0]), "ms": median(known) if known else None}))
+    return found
