@@ -63,7 +63,8 @@ class Total:
 class OperatorProfile:
     """The operators of one file in the order of execution, and the inferences they were timed in, in milliseconds.
 
-    ``inference`` are the timed runs with the profiler on, ``plain`` as many without it.
+    ``inference`` are the timed runs with the profiler on, ``rest`` what of each is in no operator, and ``plain`` as
+    many runs without the profiler.
     """
 
     file: str
@@ -73,13 +74,14 @@ class OperatorProfile:
     device: str
     threads: int
     inference: tuple[float, ...]
+    rest: tuple[float, ...]
     plain: tuple[float, ...]
     operators: tuple[OperatorTime, ...]
     notes: tuple[str, ...]
 
     @property
     def inference_ms(self) -> float:
-        """Median with the profiler on, which the shares refer to."""
+        """Median with the profiler on."""
         return median(self.inference)
 
     @property
@@ -94,15 +96,18 @@ class OperatorProfile:
 
     @property
     def unattributed_ms(self) -> float:
-        """The rest of the inference: copies of input and output, the runtime between operators, the profiler.
+        """Median of the rest: copies of input and output, the runtime between operators, the profiler itself."""
+        return median(self.rest)
 
-        A sum of medians may exceed the median of the sums, so this can be a little below zero.
-        """
-        return self.inference_ms - self.attributed_ms
+    @property
+    def disturbed(self) -> bool:
+        """Whether the parts fall short of the whole by a tenth: then other programs took the CPU now and again."""
+        return self.attributed_ms + self.unattributed_ms < 0.9 * self.inference_ms
 
     def share(self, ms: float | None) -> float | None:
-        """``ms`` as a fraction of the inference."""
-        return None if ms is None else ms / self.inference_ms
+        """``ms`` as a fraction of the inference's parts: medians are less disturbed one by one than their sum is."""
+        whole = self.attributed_ms + self.unattributed_ms
+        return None if ms is None or whole <= 0 else ms / whole
 
     def totals(self) -> list[Total]:
         """Per type, kernel and precision, the longest first."""
@@ -126,6 +131,11 @@ def precision_of(dtypes: Iterable[str]) -> str | None:
     if FLOAT in kinds:
         return MIXED if INT8 in kinds else FLOAT
     return INT8 if INT8 in kinds else INTEGER if kinds else None
+
+
+def attributed(run: Sequence[Event]) -> float:
+    """Milliseconds of one inference that are in its events."""
+    return sum(event.ms for event in run if event.ms is not None)
 
 
 def medians(runs: Sequence[Sequence[Event]]) -> list[Event] | None:

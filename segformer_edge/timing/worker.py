@@ -20,7 +20,7 @@ from segformer_edge.errors import ArtifactError, SegformerEdgeError
 from segformer_edge.memory.subjects import Subject, random_inputs
 from segformer_edge.runtime.base import cannot_load
 from segformer_edge.runtime.quiet import native_stderr_silenced
-from segformer_edge.timing.operators import Event, medians
+from segformer_edge.timing.operators import Event, attributed, medians
 from segformer_edge.worker_process import answer_with
 
 #: Inferences that are not counted: caches, lazy set-up, the CPU's clock.
@@ -64,7 +64,8 @@ def _profile(form: str, path: Path, threads: int, delegate: bool, runs: int) -> 
     plain = _times(make(False), path, runs, collecting=False)
     profiler = make(True)
     profiled = _times(profiler, path, runs, collecting=True)
-    events = medians(profiler.events()[-runs:])
+    found = profiler.events()[-runs:]
+    events = medians(found)
     if events is None:
         raise ArtifactError(f"'{path}': its inferences differ in their operators, so they have no common profile.")
     return {
@@ -72,6 +73,7 @@ def _profile(form: str, path: Path, threads: int, delegate: bool, runs: int) -> 
         "versions": profiler.versions,
         "plain": plain,
         "inference": profiled,
+        "rest": [ms - attributed(run) for ms, run in zip(profiled, found, strict=True)],
         "events": [asdict(event) for event in events],
         "notes": getattr(profiler, "notes", ()),
     }

@@ -19,42 +19,40 @@ class OpenVINOProfiler(OpenVINO):
         super().__init__(path, threads, "")
         if profiling:
             self.options["PERF_COUNT"] = True
-        self._runs: list[list[Event]] = []
-        self._graph: dict[str, Any] = {}
+        self._runs: list[Any] = []
 
     def collect(self) -> None:
-        if not self._graph:
-            self._graph = {
-                node.get_friendly_name(): node for node in self._compiled.get_runtime_model().get_ordered_ops()
-            }
-        self._runs.append([
-            _event(counter, self._graph.get(counter.node_name))
-            for counter in self._request.get_profiling_info()
-            # The rest was fused into others, is a view, or was done once when compiling.
-            if str(counter.status).endswith("EXECUTED")
-        ])  # fmt: skip
+        self._runs.append(self._request.get_profiling_info())
 
     def events(self) -> list[list[Event]]:
-        return self._runs
+        graph = {node.get_friendly_name(): node for node in self._compiled.get_runtime_model().get_ordered_ops()}
+        about = {name: _about(node) for name, node in graph.items()}
+        # What was not executed was fused into others, is a view, or was done once when compiling.
+        return [
+            [_event(each, *about.get(each.node_name, ((), ()))) for each in run if each.status == each.EXECUTED]
+            for run in self._runs
+        ]
 
 
-def _event(counter: Any, node: Any) -> Event:
-    dtypes: tuple[str, ...] = ()
-    shape: tuple[int, ...] = ()
-    if node is not None:
-        read = [port.get_source_output() for port in node.inputs()]
-        activations = [port for port in read if port.get_node().get_rt_info()["layerType"].value not in _CONSTANTS]
-        ports = [*activations, *node.outputs()]
-        names = [port.get_element_type().to_string() for port in ports]
-        dtypes = tuple(_FLOATS.get(name, name.replace("i", "int").replace("u", "uint")) for name in names)
-        first = next(iter(node.outputs()), None)
-        if first is not None and not first.get_partial_shape().is_dynamic:
-            shape = tuple(map(int, first.get_shape()))
-    return Event(
-        counter.real_time.total_seconds() * 1e3,
-        counter.node_type,
-        counter.node_name,
-        counter.exec_type,
-        dtypes=dtypes,
-        shape=shape,
-    )
+def _constant(node: Any) -> bool:
+    """Whether it was computed when the model was compiled."""
+    if node.get_rt_info()["layerType"].value in _CONSTANTS:
+        return True
+    sources = [port.get_source_output().get_node() for port in node.inputs()]
+    return bool(sources) and all(map(_constant, sources))
+
+
+def _about(node: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Types of the activations, and the shape of the first output."""
+    read = [port.get_source_output() for port in node.inputs()]
+    ports = [*(port for port in read if not _constant(port.get_node())), *node.outputs()]
+    names = [port.get_element_type().to_string() for port in ports]
+    dtypes = tuple(_FLOATS.get(name, name.replace("i", "int").replace("u", "uint")) for name in names)
+    first = next(iter(node.outputs()), None)
+    fixed = first is not None and not first.get_partial_shape().is_dynamic
+    return dtypes, tuple(map(int, first.get_shape())) if first is not None and fixed else ()
+
+
+def _event(counter: Any, dtypes: tuple[str, ...], shape: tuple[int, ...]) -> Event:
+    ms = counter.real_time.total_seconds() * 1e3
+    return Event(ms, counter.node_type, counter.node_name, counter.exec_type, dtypes=dtypes, shape=shape)
