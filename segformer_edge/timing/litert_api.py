@@ -57,12 +57,13 @@ class TensorType(ctypes.Structure):
 
 
 class ProfiledEvent(NamedTuple):
-    """What ran, which kind of event that is, how long it took, and its index in the graph or in the delegate."""
+    """What ran, the kind of event, how long it took, and its index in the delegate's graph or in ``subgraph``."""
 
     tag: str
     type: int
     ms: float
     operator: int
+    subgraph: int
 
 
 class _ProfiledEventData(ctypes.Structure):
@@ -172,7 +173,10 @@ class ProfiledModel:
         if count.value:
             self._api.call("GetProfilerEvents", self._profiler, count, found)
         # The profiler owns the tags, so they are copied before it forgets them.
-        copied = [ProfiledEvent(e.tag.decode("utf-8", "replace"), e.type, e.elapsed / 1e3, e.operator) for e in found]
+        copied = [
+            ProfiledEvent(e.tag.decode("utf-8", "replace"), e.type, e.elapsed / 1e3, e.operator, e.subgraph)
+            for e in found
+        ]
         self._api.call("ResetProfiler", self._profiler)
         self._api.call("StartProfiler", self._profiler)
         return copied

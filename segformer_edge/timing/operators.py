@@ -19,6 +19,7 @@ class Event:
     ``type`` and ``name`` are the runtime's words for the operator, "" where it has none; ``kernel`` says what ran it.
     ``delegate`` numbers the delegate call that it is a part of, ``place`` is its index in the file where the profiler
     gives it. ``dtypes`` are those of the activations it reads and writes, ``shape`` is that of its first output.
+    ``fused`` names the file's operators that it does, where the runtime says so.
     """
 
     ms: float | None
@@ -29,13 +30,14 @@ class Event:
     place: int | None = None
     dtypes: tuple[str, ...] = ()
     shape: tuple[int, ...] = ()
+    fused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class OperatorTime:
     """One operator. ``ms`` is the median over the runs, None where it is not resolved.
 
-    ``precision`` is one of INT8, INTEGER, FLOAT and MIXED, or None where it is not known.
+    ``precision`` is one of INT8, INTEGER, FLOAT and MIXED, or None where it is not known. The rest as in Event.
     """
 
     type: str
@@ -45,6 +47,7 @@ class OperatorTime:
     precision: str | None
     shape: tuple[int, ...]
     ms: float | None
+    fused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -88,12 +88,15 @@ def profile_operators(
 
 
 def _event(fields: Mapping[str, Any]) -> Event:
-    return Event(**{**fields, "dtypes": tuple(fields["dtypes"]), "shape": tuple(fields["shape"])})
+    lists = {name: tuple(fields[name]) for name in ("dtypes", "shape", "fused")}
+    return Event(**{**fields, **lists})
 
 
 def _as_named(event: Event) -> OperatorTime:
-    precision = precision_of(event.dtypes)
-    return OperatorTime(event.type, event.name, event.kernel, event.delegate, precision, event.shape, event.ms)
+    return OperatorTime(
+        event.type, event.name, event.kernel, event.delegate, precision_of(event.dtypes), event.shape, event.ms,
+        event.fused,
+    )  # fmt: skip
 
 
 def _executorch(graph: MemoryGraph, events: Sequence[Event]) -> list[OperatorTime]:

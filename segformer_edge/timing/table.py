@@ -7,8 +7,8 @@
     inference_ms    median and min with the profiler on; plain_ms: the same without it
     attributed_ms, unattributed_ms  sum over the operators; median of the rest of each inference
     totals          type, kernel, delegated, precision, count, ms (or null), share: the longest first
-    operators       type, name, kernel, delegate (or null), precision (or null), shape, ms (or null), share: in the
-                    order of execution
+    operators       type, name, kernel, delegate (or null), precision (or null), shape, ms (or null), fused (names of
+                    the file's operators that it does, where the runtime says so), share: in the order of execution
     notes           what is not known, and why
 
 Shares are fractions of attributed_ms + unattributed_ms. What is not known is null.
@@ -17,6 +17,7 @@ Shares are fractions of attributed_ms + unattributed_ms. What is not known is nu
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import IO, Any
 
 from rich.text import Text
@@ -24,9 +25,11 @@ from rich.text import Text
 from segformer_edge.memory.table import Rows, print_rows
 from segformer_edge.memory.timeline import short_name
 from segformer_edge.report.table import NOT_MEASURED, console_for
-from segformer_edge.timing.operators import OperatorProfile
+from segformer_edge.timing.operators import OperatorProfile, OperatorTime
 
 SCHEMA_VERSION = 1
+#: What OpenVINO adds to names where it cuts an operator up.
+_COMPILED_PARTS = ("/WithoutBiases", "/DequantizationMultiply", "/DequantizationSubtract")
 _NUMBERS = ("ms", "share", "count")
 
 
@@ -75,7 +78,7 @@ def operator_rows(profile: OperatorProfile, top: int) -> Rows:
     rows = []
     for number, op in ordered[:top]:
         rows.append((
-            _ms(op.ms), _percent(profile.share(op.ms)), str(number), op.type, short_name(op.name),
+            _ms(op.ms), _percent(profile.share(op.ms)), str(number), op.type, _label(op),
             "x".join(map(str, op.shape)), _ran(op.kernel, op.delegate is not None), op.precision or NOT_MEASURED,
         ))  # fmt: skip
     rest = [op.ms for _, op in ordered[top:]]
@@ -92,7 +95,7 @@ def print_operators(profile: OperatorProfile, top: int, file: IO[str] | None = N
     console = console_for(file)
     tools = ", ".join(f"{name} {version}" for name, version in profile.versions.items())
     threads = f"{profile.threads} thread{'s' * (profile.threads > 1)}"
-    title = f"{profile.file.rpartition('/')[2]} ({profile.runtime}, {tools}, {profile.device}, {threads})"
+    title = f"{Path(profile.file).name} ({profile.runtime}, {tools}, {profile.device}, {threads})"
     console.print(Text(title, "bold"), soft_wrap=True)
     runs = len(profile.inference)
     console.print(
@@ -110,6 +113,15 @@ def print_operators(profile: OperatorProfile, top: int, file: IO[str] | None = N
         notes.insert(0, "Other programs took the CPU meanwhile: the parts are medians, the inference was stretched.")
     for note in notes:
         console.print(Text(f"note: {note}"), soft_wrap=True)
+
+
+def _label(op: OperatorTime) -> str:
+    """The name, short, and how many more of the file's operators are in it."""
+    name = op.name
+    for part in _COMPILED_PARTS:
+        name = name.removesuffix(part)
+    more = len(op.fused) - 1
+    return short_name(name) + (f" and {more} more" if more > 0 else "")
 
 
 def _ms(value: float | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,7 +34,16 @@ class ONNXProfiler(ONNXRuntime):
         runs = sorted((e["ts"], e["ts"] + e["dur"]) for e in trace if e["name"] == "model_run")
         kernels = [e for e in trace if e.get("cat") == "Node" and e["name"].endswith(_KERNEL)]
         kernels.sort(key=lambda e: e["ts"])
-        return [[_event(e) for e in kernels if start <= e["ts"] <= end] for start, end in runs]
+        return [[_event(e) for e in _outermost(kernels) if start <= e["ts"] <= end] for start, end in runs]
+
+
+def _outermost(kernels: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Without what runs inside a loop or a branch, whose own time holds it already."""
+    end = 0
+    for each in kernels:
+        if each["ts"] >= end:
+            end = each["ts"] + each["dur"]
+            yield each
 
 
 def _event(event: dict[str, Any]) -> Event:

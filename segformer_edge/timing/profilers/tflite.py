@@ -63,7 +63,8 @@ class LiteRTProfiler:
     def collect(self) -> None:
         found, delegate = [], -1
         for event in self._model.events():
-            if event.type == KERNEL_EVENT:
+            # The time of a loop or a branch holds that of the graph it runs.
+            if event.type == KERNEL_EVENT and event.subgraph == 0:
                 found.append(Event(event.ms, event.tag, kernel="LiteRT kernel", place=event.operator))
             elif event.type == DELEGATED_EVENT:
                 delegate += event.operator == 0  # each call counts its operators from 0
