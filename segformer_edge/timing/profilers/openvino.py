@@ -26,7 +26,7 @@ class OpenVINOProfiler(OpenVINO):
         super().__init__(path, threads, "")
         if profiling:
             self.options["PERF_COUNT"] = True
-        self._runs: list[list[Any]] = []
+        self._runs: list[list[tuple[Any, float]]] = []
         self._executed: set[int] = set()
 
     def load(self) -> None:
