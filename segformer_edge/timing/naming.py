@@ -74,7 +74,7 @@ def name_operators(graph: MemoryGraph, events: Sequence[Event]) -> list[Operator
         elif _words(event.kernel) == _ACTIVATION and before is not None:
             name, precision, shape = f"{before.name}, its activation", before.precision, before.shape
         kernel = f"Lookup table ({event.kernel})" if event.kernel.startswith(_TABLE_LOOKUP) else event.kernel
-        before = OperatorTime(kind, name, kernel, event.delegate, precision, shape, event.ms)
+        before = OperatorTime(kind, name, kernel, event.delegate, precision, shape, event.ms, min_ms=event.min_ms)
         found.append(before)
     return found
 

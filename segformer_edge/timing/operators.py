@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from segformer_edge.memory.graph import BITS
@@ -31,11 +31,13 @@ class Event:
     dtypes: tuple[str, ...] = ()
     shape: tuple[int, ...] = ()
     fused: tuple[str, ...] = ()
+    #: The shortest of several inferences, once they are put together.
+    min_ms: float | None = None
 
 
 @dataclass(frozen=True)
 class OperatorTime:
-    """One operator. ``ms`` is the median over the runs, None where it is not resolved.
+    """One operator. ``ms`` is the median over the runs and ``min_ms`` the shortest, None where they are not resolved.
 
     ``precision`` is one of INT8, INTEGER, FLOAT and MIXED, or None where it is not known. The rest as in Event.
     """
@@ -48,6 +50,7 @@ class OperatorTime:
     shape: tuple[int, ...]
     ms: float | None
     fused: tuple[str, ...] = ()
+    min_ms: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Total:
     precision: str | None
     count: int
     ms: float | None
+    min_ms: float | None
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class OperatorProfile:
     @property
     def attributed_ms(self) -> float:
         """The sum over the operators."""
-        return sum(op.ms for op in self.operators if op.ms is not None)
+        return known_sum(op.ms for op in self.operators) or 0.0
 
     @property
     def unattributed_ms(self) -> float:
@@ -114,14 +118,14 @@ class OperatorProfile:
 
     def totals(self) -> list[Total]:
         """Per type, kernel and precision, the longest first."""
-        groups: dict[tuple[str, str, bool, str | None], list[float | None]] = {}
+        groups: dict[tuple[str, str, bool, str | None], list[OperatorTime]] = {}
         for op in self.operators:
             key = (op.type, op.kernel, op.delegate is not None, op.precision)
-            groups.setdefault(key, []).append(op.ms)
-        found = []
-        for key, times in groups.items():
-            known = [ms for ms in times if ms is not None]
-            found.append(Total(*key, len(times), sum(known) if known else None))
+            groups.setdefault(key, []).append(op)
+        found = [
+            Total(*key, len(own), known_sum(op.ms for op in own), known_sum(op.min_ms for op in own))
+            for key, own in groups.items()
+        ]
         return sorted(found, key=lambda total: -(total.ms or 0))
 
 
@@ -136,9 +140,15 @@ def precision_of(dtypes: Iterable[str]) -> str | None:
     return INT8 if INT8 in kinds else INTEGER if kinds else None
 
 
+def known_sum(times: Iterable[float | None]) -> float | None:
+    """The sum of what is known; None where nothing is."""
+    known = [ms for ms in times if ms is not None]
+    return sum(known) if known else None
+
+
 def attributed(run: Sequence[Event]) -> float:
     """Milliseconds of one inference that are in its events."""
-    return sum(event.ms for event in run if event.ms is not None)
+    return known_sum(event.ms for event in run) or 0.0
 
 
 def medians(runs: Sequence[Sequence[Event]]) -> list[Event] | None:
@@ -153,5 +163,8 @@ def medians(runs: Sequence[Sequence[Event]]) -> list[Event] | None:
     found = []
     for same in zip(*runs, strict=True):
         known = [event.ms for event in same if event.ms is not None]
-        found.append(Event(**{**vars(same[0]), "ms": median(known) if known else None}))
+        if known:
+            found.append(replace(same[0], ms=median(known), min_ms=min(known)))
+        else:
+            found.append(same[0])
     return found

@@ -95,7 +95,7 @@ def _event(fields: Mapping[str, Any]) -> Event:
 def _as_named(event: Event) -> OperatorTime:
     return OperatorTime(
         event.type, event.name, event.kernel, event.delegate, precision_of(event.dtypes), event.shape, event.ms,
-        event.fused,
+        event.fused, event.min_ms,
     )  # fmt: skip
 
 
@@ -114,7 +114,7 @@ def _executorch(graph: MemoryGraph, events: Sequence[Event]) -> list[OperatorTim
             number += 1
     gaps = [event for event in events if event.kernel == BETWEEN]
     if len(gaps) != number + 1:
-        return [_untimed(graph, [op]) for op in graph.operators]
+        return [_together(graph, [op]) for op in graph.operators]
     named = iter(name_operators(graph, [event for event in events if event.kernel != BETWEEN]))
     found, gap = [], 0
     for event in events:
@@ -122,13 +122,13 @@ def _executorch(graph: MemoryGraph, events: Sequence[Event]) -> list[OperatorTim
             found.append(next(named))
             continue
         if gap in outside:
-            found.append(_untimed(graph, outside[gap], event.ms))
+            found.append(_together(graph, outside[gap], event))
         gap += 1
     return found
 
 
-def _untimed(graph: MemoryGraph, group: Sequence[Operator], ms: float | None = None) -> OperatorTime:
-    """Operators of the file as one entry."""
+def _together(graph: MemoryGraph, group: Sequence[Operator], event: Event | None = None) -> OperatorTime:
+    """Operators of the file as one entry, without a time unless there is an event."""
     first, last = group[0], group[-1]
     used = [graph.tensors[t] for op in group for t in (*op.inputs, *op.outputs)]
     return OperatorTime(
@@ -138,5 +138,6 @@ def _untimed(graph: MemoryGraph, group: Sequence[Operator], ms: float | None = N
         first.delegate,
         precision_of(tensor.dtype for tensor in used if tensor.kind != "constant"),
         graph.tensors[last.outputs[0]].shape if last.outputs else (),
-        ms,
+        event.ms if event else None,
+        min_ms=event.min_ms if event else None,
     )

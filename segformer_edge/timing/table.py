@@ -6,9 +6,10 @@
     file, format, runtime, versions, device, threads, runs
     inference_ms    median and min with the profiler on; plain_ms: the same without it
     attributed_ms, unattributed_ms  sum over the operators; median of the rest of each inference
-    totals          type, kernel, delegated, precision, count, ms (or null), share: the longest first
-    operators       type, name, kernel, delegate (or null), precision (or null), shape, ms (or null), fused (names of
-                    the file's operators that it does, where the runtime says so), share: in the order of execution
+    totals          type, kernel, delegated, precision, count, ms and min_ms (or null), share: the longest first
+    operators       type, name, kernel, delegate (or null), precision (or null), shape, ms and min_ms (median and
+                    shortest, or null), fused (names of the file's operators that it does, where the runtime says so),
+                    share: in the order of execution
     notes           what is not known, and why
 
 Shares are fractions of attributed_ms + unattributed_ms. What is not known is null.
@@ -25,12 +26,12 @@ from rich.text import Text
 from segformer_edge.memory.table import Rows, print_rows
 from segformer_edge.memory.timeline import short_name
 from segformer_edge.report.table import NOT_MEASURED, console_for
-from segformer_edge.timing.operators import OperatorProfile, OperatorTime
+from segformer_edge.timing.operators import OperatorProfile, OperatorTime, known_sum
 
 SCHEMA_VERSION = 1
 #: What OpenVINO adds to names where it cuts an operator up.
 _COMPILED_PARTS = ("/WithoutBiases", "/DequantizationMultiply", "/DequantizationSubtract")
-_NUMBERS = ("ms", "share", "count")
+_NUMBERS = ("ms", "min", "share", "count")
 
 
 def to_json(profile: OperatorProfile) -> dict[str, Any]:
@@ -59,6 +60,7 @@ def total_rows(profile: OperatorProfile) -> Rows:
     rows = [
         (
             _ms(t.ms),
+            _ms(t.min_ms),
             _percent(profile.share(t.ms)),
             str(t.count),
             t.type,
@@ -68,8 +70,8 @@ def total_rows(profile: OperatorProfile) -> Rows:
         for t in profile.totals()
     ]
     for name, ms in (("attributed", profile.attributed_ms), ("not attributed", profile.unattributed_ms)):
-        rows.append((_ms(ms), _percent(profile.share(ms)), "", name, "", ""))
-    return Rows(("ms", "share", "count", "operator", "runs in", "precision"), tuple(rows), _NUMBERS)
+        rows.append((_ms(ms), "", _percent(profile.share(ms)), "", name, "", ""))
+    return Rows(("ms", "min", "share", "count", "operator", "runs in", "precision"), tuple(rows), _NUMBERS)
 
 
 def operator_rows(profile: OperatorProfile, top: int) -> Rows:
@@ -78,15 +80,14 @@ def operator_rows(profile: OperatorProfile, top: int) -> Rows:
     rows = []
     for number, op in ordered[:top]:
         rows.append((
-            _ms(op.ms), _percent(profile.share(op.ms)), str(number), op.type, _label(op),
+            _ms(op.ms), _ms(op.min_ms), _percent(profile.share(op.ms)), str(number), op.type, _label(op),
             "x".join(map(str, op.shape)), _ran(op.kernel, op.delegate is not None), op.precision or NOT_MEASURED,
         ))  # fmt: skip
-    rest = [op.ms for _, op in ordered[top:]]
+    rest = [op for _, op in ordered[top:]]
     if rest:
-        known = [ms for ms in rest if ms is not None]
-        ms = sum(known) if known else None
-        rows.append((_ms(ms), _percent(profile.share(ms)), "", f"{len(rest)} more", "", "", "", ""))
-    columns = ("ms", "share", "#", "operator", "name", "result", "runs in", "precision")
+        ms, least = known_sum(op.ms for op in rest), known_sum(op.min_ms for op in rest)
+        rows.append((_ms(ms), _ms(least), _percent(profile.share(ms)), "", f"{len(rest)} more", "", "", "", ""))
+    columns = ("ms", "min", "share", "#", "operator", "name", "result", "runs in", "precision")
     return Rows(columns, tuple(rows), (*_NUMBERS, "#"))
 
 
@@ -110,7 +111,9 @@ def print_operators(profile: OperatorProfile, top: int, file: IO[str] | None = N
         print_rows(console, rows)
     notes = list(profile.notes)
     if profile.disturbed:
-        notes.insert(0, "Other programs took the CPU meanwhile: the parts are medians, the inference was stretched.")
+        notes.insert(
+            0, "Other programs took the CPU meanwhile. Medians of operators add up to less; min is the shortest."
+        )
     for note in notes:
         console.print(Text(f"note: {note}"), soft_wrap=True)
 

@@ -172,6 +172,7 @@ def test_another_litert_is_refused_with_the_version_to_install(monkeypatch):
 def test_medians_need_the_same_operators():
     one, other = Event(1.0, "Add", "a"), Event(4.0, "Add", "a")
     (found,) = medians([[one], [other], [other]])
+    assert found.min_ms == 1.0
     assert found.ms == 4.0
     assert medians([[one], [Event(1.0, "Add", "b")]]) is None
     assert medians([[one], [one, one]]) is None
