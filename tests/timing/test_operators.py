@@ -44,7 +44,7 @@ def profiled(tiny_run):
 
     def make(target: str, capsys) -> dict:
         if target not in made:
-            assert run(main, [str(tiny_run.file(target)), "--operators", "--runs", "3", "--json"]) == EXIT_OK
+            assert run(main, [str(tiny_run.file(target)), "--operators", "--runs", "12", "--json"]) == EXIT_OK
             out = capsys.readouterr().out
             made[target] = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
         return made[target]
@@ -60,7 +60,7 @@ def test_every_format_has_a_profiler():
 def test_every_format_is_resolved_to_its_operators(target, profiled, capsys):
     found = profiled(target, capsys)
     assert set(found) == FIELDS
-    assert found["runs"] == 3 and found["format"] == target
+    assert found["runs"] == 12 and found["format"] == target
     operators = found["operators"]
     assert len(operators) > 50 and all(op["ms"] is not None and op["ms"] >= 0 for op in operators)
     convolutions = [op for op in operators if op["type"] == CONVOLUTIONS[target]]
@@ -77,9 +77,10 @@ def test_the_parts_make_the_whole(target, profiled, capsys):
     assert sum(total["count"] for total in found["totals"]) == len(found["operators"])
     whole = found["attributed_ms"] + found["unattributed_ms"]
     assert sum(op["share"] for op in found["operators"]) == pytest.approx(found["attributed_ms"] / whole)
-    # On a network this small half may be overhead, but the operators must be most of the rest.
-    assert found["attributed_ms"] > 0.3 * whole > 0
-    assert found["inference_ms"]["min"] <= found["inference_ms"]["median"]
+    shortest, least = found["inference_ms"]["min"], sum(op["min_ms"] for op in found["operators"])
+    # On a busy machine the whole is stretched without limit, so no share of it is asked for. But no sum of the shortest
+    # parts exceeds the shortest whole, and a tenth of a millisecond is less than this network can do with.
+    assert 0.1 < least <= shortest <= found["inference_ms"]["median"]
 
 
 def test_layers_keep_their_names_in_tflite(profiled, capsys):
