@@ -1,4 +1,7 @@
-"""Compiles ``hook.c`` for this machine or for an emulated CPU, once per source, into the user's cache folder."""
+"""Compiles the hooks, C files that are loaded into a measured program, once per source, into the user's cache folder.
+
+``hook.c`` counts the heap, on this machine or an emulated CPU; segformer_edge.timing has another.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,25 +29,34 @@ _PROBE = "import ctypes; hook = ctypes.CDLL(None).hook_allocations; hook.restype
 
 
 class HookError(SegformerEdgeError):
-    """The allocator hook cannot be built or does not work here; resident memory can be measured without it."""
+    """A hook cannot be built or does not work here; some things can be measured without it."""
 
 
 def host_hook() -> Path:
-    """The hook for programs of this machine, as a shared library to preload. Raises HookError."""
+    """The allocator hook for programs of this machine, as a shared library to preload. Raises HookError."""
+    return host_library((SOURCE, SOURCE.with_name(_TABLES)), "allocator", _try)
+
+
+def host_library(sources: Sequence[Path], what: str, check: Callable[[Path], None] | None = None) -> Path:
+    """The first of ``sources``, which may include the others, compiled for this machine unless that was done before.
+
+    ``what`` names the hook in messages; ``check`` tries a new library and raises HookError. Raises HookError.
+    """
     if not sys.platform.startswith("linux"):
-        raise HookError("The allocator hook needs Linux.", hint="Measure in a Linux container or on the device.")
-    compiler = _find_compiler()
-    library = _library(cache_folder() / "hook", compiler)
+        raise HookError(f"The {what} hook needs Linux.", hint="Measure in a Linux container or on the device.")
+    compiler = _find_compiler(what)
+    library = _library(cache_folder() / "hook", sources, compiler)
     if not library.exists():
-        _build([[*compiler, *_FLAGS, "-o", "{library}", str(SOURCE)]], {}, library)
-        _try(library)
+        _build([[*compiler, *_FLAGS, "-o", "{library}", str(sources[0])]], {}, library, what)
+        if check is not None:
+            check(library)
     return library
 
 
 def emulated_hook(sysroot: Sysroot, cpu: Cpu) -> Path:
     """The hook for programs on ``cpu``, built there by the sysroot's own compiler. Raises EmulationError."""
     tools = sysroot.architecture.compiler
-    library = _library(sysroot.folder, [tools.cc1, *tools.options])
+    library = _library(sysroot.folder, (SOURCE, SOURCE.with_name(_TABLES)), [tools.cc1, *tools.options])
     if not library.exists():
         steps = [
             [tools.cc1, "-quiet", *_FLAGS[:3], *tools.options, "-o", "{library}.s", str(SOURCE)],
@@ -53,13 +65,13 @@ def emulated_hook(sysroot: Sysroot, cpu: Cpu) -> Path:
         ]
         try:
             commands = [sysroot.program(cpu, program, arguments) for program, *arguments in steps]
-            _build(commands, sysroot.environment(), library)
+            _build(commands, sysroot.environment(), library, "allocator")
         except HookError as error:
             raise EmulationError(f"On the emulated {cpu.name}: {error.args[0]}") from error
     return library
 
 
-def _find_compiler() -> list[str]:
+def _find_compiler(what: str) -> list[str]:
     """$CC, which may hold options, else the first of COMPILERS that is installed."""
     chosen = shlex.split(os.environ.get("CC", ""))
     if chosen and shutil.which(chosen[0]):
@@ -68,18 +80,18 @@ def _find_compiler() -> list[str]:
         if shutil.which(name):
             return [name]
     raise HookError(
-        "No C compiler was found, and the allocator hook is compiled for each machine.",
+        f"No C compiler was found, and the {what} hook is compiled for each machine.",
         hint="apt-get install gcc, or name one: CC=/path/to/compiler",
     )
 
 
-def _library(folder: Path, how: Iterable[str]) -> Path:
-    made_of = (SOURCE.read_bytes(), SOURCE.with_name(_TABLES).read_bytes(), "\0".join((*how, *_FLAGS)).encode())
+def _library(folder: Path, sources: Sequence[Path], how: Iterable[str]) -> Path:
+    made_of = (*(source.read_bytes() for source in sources), "\0".join((*how, *_FLAGS)).encode())
     key = hashlib.sha256(b"\0".join(made_of)).hexdigest()[:16]
-    return folder / f"hook-{key}.so"
+    return folder / f"{sources[0].stem}-{key}.so"
 
 
-def _build(commands: Sequence[Sequence[str]], environment: Mapping[str, str], library: Path) -> None:
+def _build(commands: Sequence[Sequence[str]], environment: Mapping[str, str], library: Path, what: str) -> None:
     """Run ``commands`` with a scratch name for ``{library}``; what they made appears under its own name at once."""
     library.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=library.parent, prefix=".hook-") as folder:
@@ -91,10 +103,10 @@ def _build(commands: Sequence[Sequence[str]], environment: Mapping[str, str], li
                     words, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=dict(environment) or None
                 )
             except OSError as error:
-                raise HookError(f"The allocator hook was not built: {words[0]}: {error.strerror}.") from error
+                raise HookError(f"The {what} hook was not built: {words[0]}: {error.strerror}.") from error
             if done.returncode:
                 last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
-                raise HookError(f"The allocator hook was not built: {last}", hint="Name another compiler: CC=gcc")
+                raise HookError(f"The {what} hook was not built: {last}", hint="Name another compiler: CC=gcc")
         scratch.replace(library)
 
 

@@ -127,7 +127,7 @@ def profile_file(
     notes: list[str] = []
     metadata = _metadata(path, notes)
     tell.step(f"Reading {path.name}")
-    reading = _read(form.name, path, threads, delegate, on)
+    reading = read_file(path, threads=threads, delegate=delegate, on=on)
     measured = None
     if measuring:
         tell.step(f"Measuring {path.name}" + (f" on an emulated {on}" if on != "host" else ""))
@@ -148,7 +148,9 @@ def profile_file(
     )
 
 
-def _read(form: str, path: Path, threads: int, delegate: bool, on: str) -> Reading:
+def read_file(path: Path, *, threads: int = 1, delegate: bool = True, on: str = "host") -> Reading:
+    """The graph and the plans in a file of any format. Raises ArtifactError for a damaged or refused one."""
+    form = format_of(path).name
     try:
         if form == "tflite":
             return read_tflite(path, threads=threads, delegate=delegate, on=on)

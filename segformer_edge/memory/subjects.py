@@ -164,7 +164,7 @@ class ONNXRuntime:
         ort: Any = backend(["onnxruntime"], "runtime-onnx")
         self.runtime = "onnxruntime, no arena" if variant else "onnxruntime"
         self.versions = {"onnxruntime": version("onnxruntime")}
-        options = ort.SessionOptions()
+        self.options = options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         options.enable_cpu_mem_arena = not variant
@@ -207,12 +207,13 @@ class OpenVINO:
         self._api: Any = backend(["openvino"], "runtime-openvino")
         self.runtime = "OpenVINO"
         self.versions = {"openvino": version("openvino")}
-        self._path, self._threads = path, threads
+        self.options: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads}
+        self._path = path
 
     def load(self) -> None:
         core = self._api.Core()
         model = core.read_model(str(self._path))
-        self._compiled = core.compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": self._threads})
+        self._compiled = core.compile_model(model, "CPU", self.options)
 
     def allocate(self) -> None:
         self._request = self._compiled.create_infer_request()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from rich.box import ASCII2, SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -126,21 +127,21 @@ def _remainder(profile: FileProfile) -> str:
     return "kernels' buffers outside the plan"
 
 
+def print_rows(console: Console, rows: Rows) -> None:
+    """Print one table; nothing where it has no rows."""
+    if not rows.rows:
+        return
+    table = Table(box=ASCII2 if ascii_only(console) else SIMPLE_HEAD, pad_edge=False)
+    for name in rows.columns:
+        table.add_column(name, justify="right" if name in rows.numbers else "left", overflow="fold")
+    for row in rows.rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
+
+
 def print_profile(profile: FileProfile, top: int = 8, file: IO[str] | None = None) -> None:
     """Print every table on ``file`` (stdout)."""
     console = console_for(file)
-    box = ASCII2 if ascii_only(console) else SIMPLE_HEAD
-
-    def show(rows: Rows) -> None:
-        if not rows.rows:
-            return
-        table = Table(box=box, pad_edge=False)
-        for name in rows.columns:
-            table.add_column(name, justify="right" if name in rows.numbers else "left", overflow="fold")
-        for row in rows.rows:
-            table.add_row(*map(Text, row))
-        console.print(table)
-
     console.print(Text(title(profile), "bold"), soft_wrap=True)
     about = profile.metadata
     if about is not None:
@@ -157,13 +158,13 @@ def print_profile(profile: FileProfile, top: int = 8, file: IO[str] | None = Non
         ),
         soft_wrap=True,
     )
-    show(graph_rows(profile))
+    print_rows(console, graph_rows(profile))
     live = profile.reading.live
     if live.peak_operator is not None:
         name = short_name(profile.reading.graph.operators[live.peak_operator].name)
         console.print(Text(f"Peak: {amount(live.peak_bytes)} live at operator {live.peak_operator}, {name}", "bold"))
-    show(peak_rows(profile, top))
-    show(plan_rows(profile))
-    show(gap_rows(profile))
+    print_rows(console, peak_rows(profile, top))
+    print_rows(console, plan_rows(profile))
+    print_rows(console, gap_rows(profile))
     for note in profile.notes:
         console.print(Text(f"note: {note}"), soft_wrap=True)

@@ -16,9 +16,10 @@ import pytest
 from segformer_edge.emulation.errors import NotPreparedError
 from segformer_edge.errors import ArtifactError, UsageError
 from segformer_edge.memory import measure as measure_module
-from segformer_edge.memory.measure import MeasurementError, measure
+from segformer_edge.memory.measure import measure
 from segformer_edge.memory.measurement import BY_HOOK, BY_RESIDENT, Measurement
 from segformer_edge.memory.roles import stands_in
+from segformer_edge.worker_process import MeasurementError
 
 #: Target and variant of its runtime.
 WAYS = [

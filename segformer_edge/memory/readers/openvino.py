@@ -13,7 +13,8 @@ from segformer_edge.memory.graph import GraphBuilder, MemoryGraph, with_in_place
 from segformer_edge.memory.readers.native import RuntimeMissingError, ask
 from segformer_edge.memory.reading import Plan, Reading
 
-_DTYPES = {
+#: Its type names -> numpy's.
+DTYPES = {
     "f32": "float32", "f16": "float16", "bf16": "bfloat16", "f64": "float64", "boolean": "bool", "i4": "int4",
     "u4": "uint4", "i8": "int8", "u8": "uint8", "i16": "int16", "u16": "uint16", "i32": "int32", "u32": "uint32",
     "i64": "int64", "u64": "uint64",
@@ -22,7 +23,8 @@ _DTYPES = {
 _PRECISIONS = {"FP32": "f32", "FP16": "f16", "BF16": "bf16", "FP64": "f64", "BOOL": "boolean"} | {
     name.upper(): name for name in ("i4", "u4", "i8", "u8", "i16", "u16", "i32", "u32", "i64", "u64")
 }
-_CONSTANTS = ("Const", "Constant")
+#: Node types of what the file stores, compiled and as in the file.
+CONSTANTS = ("Const", "Constant")
 #: The CPU plugin shows, or writes over, the input of these.
 _VIEWS = ("Reshape", "Squeeze", "Unsqueeze")
 _OVERWRITING = ("Eltwise", "Subgraph")
@@ -57,14 +59,14 @@ def _graph(nodes: list[dict[str, Any]]) -> MemoryGraph:
         kind, given = node["type"], []
         if kind in ("Output", "Result"):
             continue
-        constant, image = kind in _CONSTANTS, kind in ("Input", "Parameter")
+        constant, image = kind in CONSTANTS, kind in ("Input", "Parameter")
         for port, (dtype, shape) in enumerate(node["outputs"]):
             output = (i, port) in read_by_output
             role = "constant" if constant else "input" if image else "output" if output else "intermediate"
             area = "file" if constant else "caller" if image else "workspace"
             name = node["name"] if len(node["outputs"]) == 1 else f"{node['name']}:{port}"
             sides = [max(1, side) for side in shape]
-            results[i, port] = builder.tensor(name, sides, _DTYPES.get(dtype, dtype), role, area=area)
+            results[i, port] = builder.tensor(name, sides, DTYPES.get(dtype, dtype), role, area=area)
             given.append(results[i, port])
         if constant or image:
             continue
@@ -74,7 +76,7 @@ def _graph(nodes: list[dict[str, Any]]) -> MemoryGraph:
             for t in given:
                 builder.tensors[t] = replace(builder.tensors[t], kind="constant", area="file", bytes=0)
             continue
-        dtype = _DTYPES.get(node.get("precision", ""))
+        dtype = DTYPES.get(node.get("precision", ""))
         builder.operator(kind, taken, given, name=node["name"], dtype=dtype)
     return with_in_place(builder.build(), _VIEWS, _OVERWRITING)
 
