@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo evidence evidence-arm evidence-memory test test-arm arm-setup lint format clean
+.PHONY: help setup demo evidence evidence-arm evidence-memory bench-arm test test-arm arm-setup lint format clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ $(VENV)/.bench: $(STAMP)
 
 evidence-memory: $(VENV)/.bench ## peak memory, default pipelines against ours, into docs/: CAMVID=DIR CALIBRATION=DIR [ON=cortex-a72]
 	$(BIN)/python benchmarks/memory.py $(if $(CAMVID),--camvid "$(CAMVID)") $(if $(CALIBRATION),--calibration "$(CALIBRATION)") $(if $(ON),--on "$(ON)")
+
+bench-arm: $(VENV)/.bench arm-setup ## instructions per inference on emulated ARM, held to the recorded ones within 2 %: [UPDATE=1 records]
+	$(BIN)/python benchmarks/arm_instructions.py $(if $(UPDATE),--update) $(if $(ON),--on "$(ON)")
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
-import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +11,8 @@ from typing import Any
 
 from segformer_edge.cli import did_you_mean
 from segformer_edge.emulation.sysroot import check_format, open_cpu, project_path
-from segformer_edge.errors import ArtifactError, SegformerEdgeError, UsageError
+from segformer_edge.errors import UsageError
+from segformer_edge.memory.answer import answer_of
 from segformer_edge.memory.hook_build import HookError, emulated_hook, host_hook
 from segformer_edge.memory.measurement import BY_HOOK, BY_RESIDENT, Block, Measurement, Phase, Split
 from segformer_edge.memory.subjects import VARIANTS
@@ -22,10 +20,6 @@ from segformer_edge.progress import Progress
 from segformer_edge.runtime.formats import Format, format_of
 
 _WORKER = "segformer_edge.memory.worker"
-
-
-class MeasurementError(SegformerEdgeError):
-    """The measured process ended unexpectedly or took too long."""
 
 
 def measure(
@@ -64,7 +58,7 @@ def measure(
     else:
         kind, command, environment = _on_cpu(on, entry, file, arguments)
         device = f"emulated {on}"
-    answer = _answer_of(command, environment, file, device, timeout)
+    answer = answer_of(command, environment, file, device, timeout)
     return _measurement(answer, file, entry, kind, device, threads)
 
 
@@ -92,35 +86,6 @@ def _on_cpu(name: str, entry: Format, file: Path, arguments: Sequence[str]) -> t
     # QEMU is linked statically and passes the variables on: the library is loaded into the emulated program alone.
     environment = {"LD_PRELOAD": str(emulated_hook(sysroot, cpu)), "PYTHONMALLOC": "malloc"}
     return BY_HOOK, sysroot.command(cpu, ["-m", _WORKER, "hook", *arguments]), sysroot.environment(environment)
-
-
-def _answer_of(
-    command: Sequence[str], environment: Mapping[str, str], file: Path, device: str, timeout: float
-) -> dict[str, Any]:
-    try:
-        done = subprocess.run(
-            command, env=dict(environment), stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            errors="replace", timeout=timeout,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as error:
-        raise MeasurementError(
-            f"'{file.name}' on {device} took longer than {timeout:g} s.", hint="Try a smaller input size."
-        ) from error
-    lines = done.stdout.strip().splitlines()
-    if done.returncode or not lines:
-        words = [line.strip() for line in done.stderr.splitlines() if line.strip()][-2:]
-        code = done.returncode
-        ending = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        raise MeasurementError(
-            f"'{file.name}' on {device} ended with {ending}: {' '.join(words) or 'it said nothing'}",
-            hint="A damaged file can end its runtime. Export it again, or run it alone to see more.",
-        )
-    answer: dict[str, Any] = json.loads(lines[-1])
-    if "error" in answer:
-        kind = UsageError if answer["code"] == UsageError.exit_code else ArtifactError
-        what = answer["error"]
-        raise kind(what if file.name in what else f"'{file.name}': {what}", hint=answer["hint"])
-    return answer
 
 
 def _measurement(

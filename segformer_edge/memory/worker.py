@@ -8,9 +8,7 @@ The last line on stdout is the result as JSON. It imports what a device has, and
 from __future__ import annotations
 
 import gc
-import json
 import mmap
-import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -20,6 +18,7 @@ from typing import Any
 
 from segformer_edge.cli import run
 from segformer_edge.errors import SegformerEdgeError
+from segformer_edge.memory.answer import give_answer
 from segformer_edge.memory.measurement import Block
 from segformer_edge.memory.meters import HookMeter, Live, Meter, ResidentMeter, mapped_and_resident
 from segformer_edge.memory.roles import MINIMUM, Roles, digests, find_roles
@@ -34,20 +33,10 @@ LISTED = 40
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and answer; an error that a user can act on is an answer too."""
+    """Measure and answer."""
     how, form, variant, threads, name = argv if argv is not None else sys.argv[1:]
-    # Native libraries print to descriptor 1; the answer goes out on a copy of it, and the prints to stderr.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
     path = Path(name)
-    try:
-        subject = make_subject(form, path, int(threads), variant)
-        answer = _measure(how == "hook", subject, form, path)
-    except SegformerEdgeError as error:
-        answer = {"error": error.args[0], "hint": error.hint, "code": error.exit_code}
-    print(json.dumps(answer), file=answers, flush=True)
-    # Some runtimes crash while their libraries are taken apart; nothing is left to do.
-    os._exit(0)
+    give_answer(lambda: _measure(how == "hook", make_subject(form, path, int(threads), variant), form, path))
 
 
 def _measure(hook: bool, subject: Subject, form: str, path: Path) -> dict[str, Any]:

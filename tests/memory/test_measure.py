@@ -16,7 +16,8 @@ import pytest
 from segformer_edge.emulation.errors import NotPreparedError
 from segformer_edge.errors import ArtifactError, UsageError
 from segformer_edge.memory import measure as measure_module
-from segformer_edge.memory.measure import MeasurementError, measure
+from segformer_edge.memory.answer import MeasurementError
+from segformer_edge.memory.measure import measure
 from segformer_edge.memory.measurement import BY_HOOK, BY_RESIDENT, Measurement
 from segformer_edge.memory.roles import stands_in
 
