@@ -97,10 +97,9 @@ class Change:
             return "" if before is None and self.row.case.lacking else f"not counted: {self.row.error}"
         if before is None:
             return "not in the baseline"
-        share = self.share or 0.0
-        if abs(share) <= TOLERANCE:
+        if abs(now - before) <= TOLERANCE * before:
             return ""
-        return "more instructions" if share > 0 else "fewer instructions, to be recorded"
+        return "more instructions" if now > before else "fewer instructions, to be recorded"
 
     @property
     def other_versions(self) -> str:
