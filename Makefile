@@ -51,7 +51,7 @@ $(VENV)/.bench: $(STAMP)
 evidence-memory: $(VENV)/.bench ## peak memory, default pipelines against ours, into docs/: CAMVID=DIR CALIBRATION=DIR [ON=cortex-a72]
 	$(BIN)/python benchmarks/memory.py $(if $(CAMVID),--camvid "$(CAMVID)") $(if $(CALIBRATION),--calibration "$(CALIBRATION)") $(if $(ON),--on "$(ON)")
 
-bench-arm: $(VENV)/.bench arm-setup ## instructions per inference on emulated ARM, held to the recorded ones within 2 %: [UPDATE=1 records]
+bench-arm: $(VENV)/.bench arm-setup ## instructions per inference on emulated ARM, held to the recorded ones within 2 %: [UPDATE=1 records them]
 	$(BIN)/python benchmarks/arm_instructions.py $(if $(UPDATE),--update) $(if $(ON),--on "$(ON)")
 
 lint: setup ## ruff and mypy

@@ -40,6 +40,7 @@ DEVICE_MODULES = [
     "segformer_edge.profile",
     *modules_of("segformer_edge.runtime"),
     *modules_of("segformer_edge.memory"),
+    *modules_of("segformer_edge.instructions"),
     *(name for name in modules_of("segformer_edge.data") if name not in ALLOWED_TORCH),
 ]
 

@@ -25,7 +25,7 @@ PLUGIN = Library("The plugin that counts instructions", (Path(__file__).with_nam
 
 @dataclass(frozen=True)
 class InstructionCount:
-    """One inference on one thread, after two others on the same input."""
+    """One inference on one thread, after another on the same input."""
 
     file: str
     format: str
@@ -39,7 +39,7 @@ class InstructionCount:
 
 
 def count(path: str | os.PathLike[str], cpu: str, variant: str = OURS, timeout: float = 1800.0) -> InstructionCount:
-    """Run ``path`` on the emulated ``cpu`` and count the instructions of its third inference.
+    """Run ``path`` on the emulated ``cpu`` and count the instructions of its second inference.
 
     Any file of a known format will do, with or without our sidecar; its inputs get random numbers from a fixed seed.
     ``variant`` "ours" takes the runtime that ``segformer_edge.runtime`` takes on that CPU; "" and the names in
