@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup bench demo evidence evidence-arm evidence-memory test test-arm arm-setup lint format clean
+.PHONY: help setup demo evidence evidence-arm evidence-memory bench bench-arm test test-arm arm-setup lint format clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ evidence-memory: $(VENV)/.bench ## peak memory, default pipelines against ours, 
 
 bench: $(VENV)/.bench ## speed, default pipelines against ours, into docs/: CAMVID=DIR CALIBRATION=DIR EVAL=camvid:DIR:val
 	$(BIN)/python benchmarks/speed.py $(if $(CAMVID),--camvid "$(CAMVID)") $(if $(CALIBRATION),--calibration "$(CALIBRATION)") $(if $(EVAL),--eval "$(EVAL)")
+
+bench-arm: $(VENV)/.bench arm-setup ## instructions per inference on emulated ARM, held to the recorded ones within 2 %: [UPDATE=1 records them]
+	$(BIN)/python benchmarks/arm_instructions.py $(if $(UPDATE),--update) $(if $(ON),--on "$(ON)")
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import memory_size
-from defaults.build import build, main_file
-from defaults.pipelines import choose_pipelines
+from defaults.build import built_file, main_file
+from defaults.pipelines import PIPELINES
 from latency import medians
 from machine import machine
 from marked_block import update
@@ -41,21 +41,15 @@ LEFT_OUT = "left out of this run"
 
 def default_file(case: Case, source: Source | None, folder: Path) -> Path:
     """The default pipeline's file for ``case``, built where it is missing. Raises SegformerEdgeError."""
-    out, pipelines = folder / case.setting.name, choose_pipelines([case.kind.default])
-    file = main_file(out, pipelines[-1])
-    if file.exists():
-        return file
+    out, name = folder / case.setting.name, case.kind.default
     if source is None:
-        raise SegformerEdgeError("no weights given for this row")
-    out.mkdir(parents=True, exist_ok=True)
-    for pipeline in pipelines:
-        record = build(
-            pipeline, out, weights=str(source.weights), size=case.setting.size,
-            calibration=str(source.calibration), images=16,
-        )  # fmt: skip
-    if record["status"] != "ok":
-        raise SegformerEdgeError(f"{record['pipeline']}: {first_line(record['error'], out)}")
-    return file
+        file = main_file(out, PIPELINES[name])
+        if not file.exists():
+            raise SegformerEdgeError("no weights given for this row")
+        return file
+    return built_file(
+        name, out, weights=str(source.weights), size=case.setting.size, calibration=str(source.calibration), images=16
+    )
 
 
 def measured(side: Side, case: Case, file: Path, on: str | None, measure: Measure) -> Side:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
@@ -66,10 +66,19 @@ def _made_once(folder: Path, fill: Callable[[Path], None]) -> Path:
 def command(case: Case, source: Source, budget: int | None, out: Path) -> list[str]:
     """The quantize command of one file; ``budget`` in bytes, None for none."""
     return [
-        *(sys.executable, "-m", "segformer_edge.quantize", "--weights", str(source.weights)),
-        *("--size", case.setting.size_text, "--output", "labels", "--calibration", str(source.calibration)),
-        *("--targets", case.kind.target, "--recipe", case.kind.recipe, "--out", str(out)),
+        *quantize_command(source, case.setting, case.kind.target, case.kind.recipe, out, "labels"),
         *(("--memory-budget", str(budget)) if budget is not None else ()),
+    ]
+
+
+def quantize_command(
+    source: Source, setting: Setting, targets: str, recipe: str, out: Path, output: str = "logits"
+) -> list[str]:
+    """The quantize command with what every row has."""
+    return [
+        *(sys.executable, "-m", "segformer_edge.quantize", "--weights", str(source.weights)),
+        *("--size", setting.size_text, "--output", output, "--calibration", str(source.calibration)),
+        *("--targets", targets, "--recipe", recipe, "--out", str(out)),
     ]
 
 
@@ -83,14 +92,20 @@ def our_file(case: Case, source: Source | None, budget: int | None, out: Path) -
         return file
     if source is None:
         raise SegformerEdgeError("no weights given for this row")
-    done = subprocess.run(command(case, source, budget, out), capture_output=True, text=True)
+    error = run_quantize(command(case, source, budget, out), out)
     if file.exists():
         return file
-    raise SegformerEdgeError(_reason(done, out).replace(str(out), out.name))
+    raise SegformerEdgeError(error)
+
+
+def run_quantize(command: Sequence[str], out: Path) -> str:
+    """Run a quantize command that writes to ``out``. "" if it succeeds, else why not."""
+    done = subprocess.run(command, capture_output=True, text=True)
+    return _reason(done, out).replace(str(out), out.name) if done.returncode else ""
 
 
 def _reason(done: subprocess.CompletedProcess[str], out: Path) -> str:
-    """Why the command wrote no file: its report's error, or its last words."""
+    """Why the command failed: its report's error, or its last words."""
     try:
         for target in read_json(out / "report.json", ArtifactError)["targets"]:
             if target["error"]:

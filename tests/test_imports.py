@@ -41,6 +41,7 @@ DEVICE_MODULES = [
     *modules_of("segformer_edge.runtime"),
     *modules_of("segformer_edge.memory"),
     *modules_of("segformer_edge.timing"),
+    *modules_of("segformer_edge.instructions"),
     *(name for name in modules_of("segformer_edge.data") if name not in ALLOWED_TORCH),
 ]
 

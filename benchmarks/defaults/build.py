@@ -126,6 +126,23 @@ def build(pipeline: Pipeline, out: Path, **arguments: Any) -> dict[str, Any]:
     return record
 
 
+def built_file(name: str, out: Path, **arguments: Any) -> Path:
+    """The file of the pipeline ``name`` in ``out``, built now with ``arguments`` unless it is there.
+
+    Raises SegformerEdgeError with the exporter's complaint.
+    """
+    pipelines = choose_pipelines([name])
+    file = main_file(out, pipelines[-1])
+    if not file.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        for pipeline in pipelines:
+            record = build(pipeline, out, **arguments)
+        if record["status"] != "ok":
+            words = record["error"].splitlines()[0].replace(f"{out}{os.sep}", "")
+            raise SegformerEdgeError(f"{record['pipeline']}: {words}")
+    return file
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Build, print a line for each; returns 1 if a pipeline failed."""
     parser = Parser("python benchmarks/defaults/build.py", "What each ecosystem's documentation makes of SegFormer.")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from segformer_edge.cli import Parser, run
 from segformer_edge.emulation.architectures import ARCHITECTURES, find_architecture
+from segformer_edge.emulation.plugins import prepare_plugins
 from segformer_edge.emulation.prepare import prepare
 from segformer_edge.emulation.sysroot import run_python
 from segformer_edge.errors import UsageError
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UsageError(f"prepare takes an architecture and --force; got {' '.join(options.arguments)}.")
     with progress_for_terminal() as tell:
         sysroot = prepare(architecture, tell, force=bool(options.arguments))
+        prepare_plugins(tell, force=bool(options.arguments))
     print(f"{architecture.name} is ready in {sysroot.folder}: {', '.join(cpu.name for cpu in architecture.cpus)}")
     return 0
 

@@ -40,7 +40,7 @@ def prepare(architecture: Architecture, tell: Progress | None = None, force: boo
     root. Raises UsageError for what the host lacks, EmulationError for a failed download; an earlier sysroot stays.
     """
     tell, sysroot = tell or Progress(), sysroot_of(architecture)
-    with _locked(sysroot.folder.parent):
+    with locked(sysroot.folder.parent):
         try:
             sysroot.check()
             if not force:
@@ -50,7 +50,7 @@ def prepare(architecture: Architecture, tell: Progress | None = None, force: boo
         scratch = Path(mkdtemp(prefix=f".{architecture.name}-", dir=sysroot.folder.parent))
         try:
             _build(Sysroot(scratch, architecture), tell)
-            _replace(sysroot.folder, scratch)
+            replace_folder(sysroot.folder, scratch)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     return sysroot
@@ -154,7 +154,7 @@ def _check_imports(sysroot: Sysroot) -> None:
         )
 
 
-def _replace(folder: Path, scratch: Path) -> None:
+def replace_folder(folder: Path, scratch: Path) -> None:
     """``scratch`` becomes ``folder``. Programs that still run in the old one keep their open files."""
     if folder.exists():
         old = scratch.with_name(scratch.name + "-old")
@@ -166,7 +166,7 @@ def _replace(folder: Path, scratch: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """One preparation at a time in ``folder``; a second one waits, and then finds the work done."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:

@@ -33,7 +33,7 @@ LISTED = 40
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and answer; an error that a user can act on is an answer too."""
+    """Measure and answer."""
     how, form, variant, threads, name = argv if argv is not None else sys.argv[1:]
     path = Path(name)
     answer_with(lambda: _measure(how == "hook", make_subject(form, path, int(threads), variant), form, path))

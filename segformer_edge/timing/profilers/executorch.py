@@ -13,12 +13,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from segformer_edge.compiler import Library
+from segformer_edge.emulation.sysroot import cache_folder
 from segformer_edge.errors import UsageError
-from segformer_edge.memory.hook_build import HookError, host_library
+from segformer_edge.memory.hook_build import HookError
 from segformer_edge.memory.subjects import ExecuTorch
 from segformer_edge.timing.operators import Event
 
-_SOURCE = Path(__file__).parent.with_name("xnnpack_hook.c")
+_HOOK = Library("The XNNPACK hook", (Path(__file__).parent.with_name("xnnpack_hook.c"),), HookError)
 #: xnn_profile_info_operator_name, xnn_profile_info_operator_timing.
 _NAMES, _TIMES = 1, 2
 #: What stands between two delegate calls in ``Event.kernel``.
@@ -63,7 +65,7 @@ class _Hook:
     """xnnpack_hook.c, loaded so that libraries loaded later call its functions in place of XNNPACK's."""
 
     def __init__(self) -> None:
-        self._library = ctypes.CDLL(str(host_library((_SOURCE,), "XNNPACK")), mode=ctypes.RTLD_GLOBAL)
+        self._library = ctypes.CDLL(str(_HOOK.build(cache_folder() / "hook")), mode=ctypes.RTLD_GLOBAL)
         self._profiling, self._count = (ctypes.c_int.in_dll(self._library, f"hook_{n}") for n in ("profiling", "count"))
 
     def attach(self, profiling: bool) -> None:
