@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 #: Bytes of logits looked at together, and pairs of a cell and a class that are kept for drawing together.
-_GATHERED, _PAIRS = 1 << 20, 1 << 15
+_GATHERED, _PAIRS = 1 << 19, 1 << 13
 
 
 @dataclass(frozen=True)
@@ -105,47 +105,60 @@ def find_candidates(
 ) -> Iterator[Candidates]:
     """The mixed cells, in groups of bounded memory. Logits (C, h, w), or (h, w, C) for "nhwc"; ``best`` (h, w)."""
     y, x = border.mixed(best)
-    classes = logits.shape[0 if layout == "nchw" else -1]
-    step = max(1, _GATHERED // (4 * classes * logits.itemsize))
     waiting: list[tuple[np.ndarray, ...]] = []
-    begin = 0
-    for start in range(0, len(y), step):
-        stop = min(start + step, len(y))
-        samples = border.corners(y[start:stop], x[start:stop])
-        if layout == "nchw":
-            corners = logits.reshape(classes, -1).take(samples, axis=1)
-        else:
-            corners = logits.reshape(-1, classes).take(samples, axis=0).transpose(2, 0, 1)
-        waiting.append(_winners(corners, best.reshape(-1).take(samples)))
-        if stop == len(y) or sum(len(pairs[1]) for pairs in waiting) >= _PAIRS:
-            count, class_, values = (np.concatenate(parts, axis=-1) for parts in zip(*waiting, strict=True))
+    begin = stop = 0
+    for pairs in _all_winners(logits, layout, best, border, y, x):
+        waiting.append(pairs)
+        stop += len(pairs[0])
+        if stop == len(y) or sum(len(class_) for _, class_, _ in waiting) >= _PAIRS:
+            count, class_, corners = (np.concatenate(parts, axis=-1) for parts in zip(*waiting, strict=True))
             order = np.argsort(-count, kind="stable")
             first = (np.cumsum(count) - count)[order]
-            yield Candidates(y[begin:stop][order], x[begin:stop][order], count[order], first, class_, values)
+            yield Candidates(y[begin:stop][order], x[begin:stop][order], count[order], first, class_, corners)
             waiting.clear()
             begin = stop
 
 
-def _winners(corners: np.ndarray, best: npt.NDArray[np.uint8]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Corners (C, 4, n) of n cells and each one's best class (4, n) -> the pairs of a cell and a class that can win.
+def _all_winners(
+    logits: np.ndarray, layout: str, best: npt.NDArray[np.uint8], border: Border, y: np.ndarray, x: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """``_winners`` of the cells ``y``, ``x``, some at a time and in order."""
+    classes = logits.shape[0 if layout == "nchw" else -1]
+    step = max(1, _GATHERED // (4 * classes * logits.itemsize))
+    for start in range(0, len(y), step):
+        samples = border.corners(y[start : start + step], x[start : start + step])
+        if layout == "nchw":
+            values = logits.reshape(classes, -1).take(samples, axis=1)
+        else:
+            values = logits.reshape(-1, classes).take(samples, axis=0).transpose(2, 0, 1)
+        # A class can win somewhere only if its largest corner reaches the largest, over all classes, of the smallest.
+        can_win = values.max(axis=1) >= values.min(axis=1).max(axis=0)
+        # In noise nearly every class can: then fewer cells at a time.
+        parts = 1 + np.count_nonzero(can_win) // _PAIRS
+        size = -(-samples.shape[1] // parts)
+        for cells in (slice(first, first + size) for first in range(0, samples.shape[1], size)):
+            yield _winners(values[..., cells], can_win[:, cells], best.reshape(-1).take(samples[:, cells]))
 
-    These are the number of each cell's pairs (n,), and of each of all p pairs its class (p,) and its corners (4, p).
 
-    A class can win somewhere in a cell only if its largest corner reaches the largest, over all classes, of the
-    smallest corner, and if no other class is larger at every corner. Both are bounds: few classes too many are kept.
+def _winners(
+    corners: np.ndarray, can_win: npt.NDArray[np.bool_], best: npt.NDArray[np.uint8]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The pairs of a cell and a class that ``can_win`` (C, n), but for classes that another exceeds at every corner.
+
+    For n cells with logits (C, 4, n) at their ``corners`` and their best classes (4, n). Gives each cell's number of
+    pairs (n,), each pair's class (p,) and its corners (4, p).
     """
-    floor = corners.min(axis=1).max(axis=0)
-    can_win = corners.max(axis=1) >= floor
     used = np.flatnonzero(can_win.any(axis=1))
     cell, class_ = np.nonzero(can_win[used].T)
     class_ = used[class_]
-    cells = np.arange(corners.shape[2])
-    values = np.stack([plane[class_, cell] for plane in corners.transpose(1, 0, 2)])
+    planes = corners.transpose(1, 0, 2)
+    values = np.stack([plane[class_, cell] for plane in planes])
     kept = np.ones(len(cell), np.bool_)
-    # The rivals that are larger most often: the best classes of two opposite corners.
+    cells = np.arange(corners.shape[2])
+    # The rivals that exceed others most often: the best classes of two opposite corners.
     for rival in (best[0], best[3]):
-        larger = np.ones(len(cell), np.bool_)
-        for plane, own in zip(corners.transpose(1, 0, 2), values, strict=True):
-            larger &= plane[rival, cells].take(cell) > own
-        kept &= ~larger
+        exceeded = np.ones(len(cell), np.bool_)
+        for plane, own in zip(planes, values, strict=True):
+            exceeded &= plane[rival, cells].take(cell) > own
+        kept &= ~exceeded
     return np.bincount(cell[kept], minlength=len(cells)), class_[kept].astype(np.uint8), values[:, kept]

@@ -17,7 +17,7 @@ from segformer_edge.data.label_maps import label_buffer, pick_pixels
 from segformer_edge.errors import ArtifactError
 
 #: Pixels interpolated at a time; with it go buffers of 18 bytes a pixel.
-_PIXELS = 1 << 16
+_PIXELS = 1 << 15
 #: Integers up to here are exact in float32.
 _EXACT = 1 << 24
 #: float32 logits this close, as a share of the largest one, are equal: dequantized integers that tie stay tied, so a
@@ -32,7 +32,7 @@ class LabelUpsampler:
     of them where several tie: ``interpolate(logits, size, mode="bilinear", align_corners=False).argmax(1)`` in torch.
     Quantized logits are taken as integers and the result is exact; float logits are interpolated in float32.
 
-    The buffers are kept from call to call, about 2 MB whatever the number of classes. Not thread-safe.
+    The buffers are kept from call to call, under 1 MB whatever the number of classes. Not thread-safe.
     """
 
     def __init__(
@@ -97,7 +97,8 @@ class LabelUpsampler:
         wins, drawn = (buffer[: math.prod(shape)].reshape(shape) for buffer in self._bytes)
         base = group.corners[:, first].astype(dtype)
         drawn[...] = group.class_[first]
-        highest.fill(self._slack(group))
+        slack = _ROUNDING * float(np.abs(group.corners).max()) if self.dtype.kind == "f" else 0.0
+        highest.fill(slack)  # what a lead must exceed
         for place in range(1, int(count[0])):
             # Cells with the most candidates come first.
             n = int(np.searchsorted(-count, -place, side="left"))
@@ -105,15 +106,14 @@ class LabelUpsampler:
             lead, highs, win = leads[..., :n], highest[..., :n], wins[..., :n]
             self._interpolate(group.corners[:, pair] - base[:, :n], down[:, :n], right[:, :n], lead)
             np.greater(lead, highs, out=win.view(np.bool_))
+            if slack:
+                lead += dtype.type(slack)
             np.maximum(lead, highs, out=highs)
             # Candidates come in ascending order, so the latest to win is the largest number.
             win *= group.class_[pair]
             np.maximum(drawn[..., :n], win, out=drawn[..., :n])
         pixels = rows.pixels[:, y] * self.size[1]
         labels[pixels[:, None] + columns.pixels[:, x][None]] = drawn
-
-    def _slack(self, group: Candidates) -> float:
-        return _ROUNDING * float(np.abs(group.corners).max()) if self.dtype.kind == "f" else 0.0
 
     def _interpolate(self, corners: np.ndarray, down: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
         """Corners (4, cells) to pixels (rows, columns, cells), integers as multiples of both denominators."""

@@ -61,3 +61,10 @@ def measure_latency(
         infer(batch)
         taken.append(watch.lap_ms())
     return taken[warm_up:]
+
+
+def measure_frames(
+    segment: Callable[[np.ndarray], tuple[np.ndarray, FrameTimes]], frame: np.ndarray, runs: int, warm_up: int
+) -> list[FrameTimes]:
+    """Times of each of ``runs`` calls of ``segment(frame)``, such as Segmenter.timed, after ``warm_up`` more."""
+    return [segment(frame)[1] for _ in range(warm_up + runs)][warm_up:]

@@ -6,6 +6,7 @@ import os
 import threading
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -34,12 +35,15 @@ class Segmenter:
     def load(cls, path: str | os.PathLike[str], threads: int = 1, verify: bool = True) -> Segmenter:
         """Load ``path`` (.pte, .tflite, .xml or .onnx with its .json beside it) on ``threads`` CPU threads.
 
-        ``verify`` compares every file with the hash taken at export. Raises ArtifactError for a missing, damaged or
-        changed file, MissingBackendError where the runtime is not installed, UsageError for another kind of file.
+        OpenCV, which resizes the frame, gets as many; it has one number for the whole process. ``verify`` compares
+        every file with the hash taken at export. Raises ArtifactError for a missing, damaged or changed file,
+        MissingBackendError where the runtime is not installed, UsageError for another kind of file.
         """
         path = Path(path)
         metadata = ArtifactMetadata.load(path, verify=verify)
-        return cls(metadata, load_runtime(path, metadata, threads))
+        runtime = load_runtime(path, metadata, threads)
+        cv2.setNumThreads(threads)
+        return cls(metadata, runtime)
 
     @property
     def class_names(self) -> tuple[str, ...]:
