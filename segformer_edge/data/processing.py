@@ -12,13 +12,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from segformer_edge.errors import ArtifactError, DataError, UsageError
+from segformer_edge.data.label_maps import label_buffer, pick_pixels
+from segformer_edge.data.upsampling import LabelUpsampler
+from segformer_edge.errors import DataError, UsageError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-#: Relative slack of the pruning bound: interpolation rounds, so a "convex combination" may overshoot by a few ulps.
-_ROUNDING = 4e-6
+#: The order of the colours in an image: this SDK's, and that of OpenCV's readers and cameras.
+ORDERS = ("rgb", "bgr")
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Preprocessing:
 
     def __call__(self, image: npt.NDArray[np.uint8], layout: str = "nchw") -> npt.NDArray[np.float32]:
         """uint8 RGB image (h, w, 3) -> float32 batch of one, (1, 3, H, W) or for ``nhwc`` (1, H, W, 3)."""
-        return self._look_up(image, self._table().astype(np.float32), layout)
+        return self.network_input("float32", layout=layout)(image)
 
     def quantized(
         self, image: npt.NDArray[np.uint8], dtype: str, scale: float, zero_point: int, layout: str = "nchw"
@@ -48,20 +50,58 @@ class Preprocessing:
         """
         if dtype not in ("int8", "uint8"):
             raise UsageError(f"A quantized input is int8 or uint8, not {dtype}.")
-        limits = np.iinfo(dtype)
-        real = self._table().astype(np.float32)
-        table = np.clip(np.rint(real / np.float32(scale)) + zero_point, limits.min, limits.max).astype(dtype)
-        return self._look_up(image, table, layout)
+        return self.network_input(dtype, scale, zero_point, layout)(image)
+
+    def network_input(
+        self, dtype: str, scale: float | None = None, zero_point: int | None = None, layout: str = "nchw"
+    ) -> NetworkInput:
+        """The same for frame after frame in one buffer: "float32", or a quantized input's dtype, scale, zero point."""
+        table = self._table().astype(np.float32)
+        if dtype != "float32":
+            limits = np.iinfo(dtype)
+            steps = np.rint(table / np.float32(scale)) + (zero_point or 0)
+            table = np.clip(steps, limits.min, limits.max).astype(dtype)
+        return NetworkInput(self.size, table, layout)
 
     def _table(self) -> npt.NDArray[np.float64]:
         """What each of the 256 values of each channel becomes, (256, 3): a uint8 image can hold nothing else."""
         return (np.arange(256)[:, None] / 255.0 - np.array(self.mean)) / np.array(self.std)
 
-    def _look_up(self, image: npt.NDArray[np.uint8], table: np.ndarray, layout: str) -> np.ndarray:
+
+class NetworkInput:
+    """Fills one batch with frame after frame: a frame of the same size allocates nothing. Not thread-safe.
+
+    A uint8 image holds 256 values, so normalisation and quantization together are one table a colour.
+    """
+
+    def __init__(self, size: tuple[int, int], table: np.ndarray, layout: str) -> None:
+        """For a network's ``size`` (H, W); ``table`` (256, 3) has its input's dtype, red first.
+
+        ``layout`` is "nchw" for batches (1, 3, H, W), "nhwc" for (1, H, W, 3). Raises UsageError for others.
+        """
         if layout not in ("nchw", "nhwc"):
             raise UsageError(f"Unknown layout '{layout}'; it is nchw or nhwc.")
-        pixels = cv2.LUT(resize_image(image, self.size), table[None])
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1))[None] if layout == "nchw" else pixels[None]
+        self._tables = [np.ascontiguousarray(column)[None] for column in table.T]
+        self._resized = np.empty((*size, 3), np.uint8)
+        self._planes = np.empty((3, *size), np.uint8)
+        self._looked_up = np.empty((3, *size), table.dtype)
+        self._merged = np.empty((*size, 3), table.dtype) if layout == "nhwc" else None
+
+    def __call__(self, image: npt.NDArray[np.uint8], order: str = "rgb") -> np.ndarray:
+        """uint8 image (h, w, 3), its colours in ``order`` -> the batch, whose memory the next call writes again.
+
+        Raises DataError for what is no such image, UsageError for an order that is neither "rgb" nor "bgr".
+        """
+        if order not in ORDERS:
+            raise UsageError(f"Unknown order of colours '{order}'; it is rgb or bgr.")
+        resized = resize_image(image, self._resized.shape[:2], out=self._resized)
+        cv2.split(resized, list(self._planes))
+        planes = self._planes if order == "rgb" else self._planes[::-1]
+        for plane, table, looked_up in zip(planes, self._tables, self._looked_up, strict=True):
+            cv2.LUT(plane, table, dst=looked_up)
+        if self._merged is None:
+            return self._looked_up[None]
+        return cv2.merge(list(self._looked_up), dst=self._merged)[None]
 
 
 def check_image(image: np.ndarray) -> None:
@@ -76,65 +116,44 @@ def check_image(image: np.ndarray) -> None:
         raise DataError(f"The image is empty: its shape is {image.shape}.")
 
 
-def resize_image(image: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """uint8 RGB image to ``size`` (height, width), bilinear with half-pixel centres. Raises DataError."""
+def resize_image(
+    image: npt.NDArray[np.uint8], size: tuple[int, int], out: npt.NDArray[np.uint8] | None = None
+) -> npt.NDArray[np.uint8]:
+    """uint8 RGB image to ``size`` (height, width), bilinear with half-pixel centres. Raises DataError.
+
+    An image of that size is returned itself; else ``out``, if given, is written and returned.
+    """
     check_image(image)
     if image.shape[:2] == tuple(size):
         return image
-    resized = cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    resized = cv2.resize(image, (size[1], size[0]), dst=out, interpolation=cv2.INTER_LINEAR)
     return np.asarray(resized, dtype=np.uint8)
 
 
-def resize_labels(labels: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """uint8 label map (h, w) to ``size`` (height, width) by nearest neighbour with half-pixel centres."""
+def resize_labels(
+    labels: npt.NDArray[np.uint8], size: tuple[int, int], out: npt.NDArray[np.uint8] | None = None
+) -> npt.NDArray[np.uint8]:
+    """uint8 label map (h, w) to ``size`` (height, width) by nearest neighbour with half-pixel centres.
+
+    ``out``, if given, is written and returned. Raises DataError for another kind of array.
+    """
     if labels.ndim != 2 or labels.dtype != np.uint8 or labels.size == 0:
         raise DataError(f"A label map is a non-empty uint8 array (height, width); got {labels.dtype} {labels.shape}.")
-    if labels.shape == tuple(size):
+    if labels.shape == tuple(size) and out is None:
         return labels
     # In integers: floor((i + 0.5) * h / H). cv2's nearest modes sample the corner, or round differently at ties.
     rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(labels.shape, size, strict=True))
-    return np.ascontiguousarray(labels[rows][:, columns])
+    return pick_pixels(labels, rows, columns, label_buffer(size, out))
 
 
 def labels_from_logits(logits: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """Logits (C, h, w) -> label map uint8 ``size`` = (H, W): bilinear upsample, then argmax; the first class wins ties.
 
-    The full (C, H, W) tensor never exists: only classes that can win somewhere are upsampled, one plane at a time.
+    The full (C, H, W) tensor never exists; LabelUpsampler says how, and saves time where many frames have one size.
     Raises ArtifactError where the logits are not finite or not of that shape.
     """
-    if logits.ndim != 3 or logits.size == 0 or logits.shape[0] > 255:
-        raise ArtifactError(f"Logits have the shape (classes, height, width), 1 to 255 classes; got {logits.shape}.")
-    logits = np.ascontiguousarray(logits, dtype=np.float32)
-    candidates = winning_classes(logits)
-    height, width = size
-    labels = np.full((height, width), candidates[0], dtype=np.uint8)
-    if len(candidates) == 1:
-        return labels
-    best = _upsample(logits[candidates[0]], size)
-    plane = np.empty_like(best)
-    for c in candidates[1:]:
-        _upsample(logits[c], size, out=plane)
-        wins = plane > best
-        labels[wins] = c
-        np.maximum(best, plane, out=best)
-    return labels
-
-
-def winning_classes(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
-    """Ascending indices of the classes that can be the argmax of the bilinearly resized logits (C, h, w) anywhere.
-
-    In a cell between neighbouring samples every interpolated value is a convex combination of the cell's corners. So
-    class c can win there only if its largest corner reaches the largest, over all classes, of the smallest corner.
-    A superset of the true winners; exact bounds need no interpolation. Raises ArtifactError for NaN or infinity.
-    """
-    total = float(np.sum(logits, dtype=np.float64))
-    if not np.isfinite(total):
-        raise ArtifactError("The network's output contains NaN or infinity.")
-    floor = _corners(logits[0], np.minimum)
-    for plane in logits[1:]:
-        np.maximum(floor, _corners(plane, np.minimum), out=floor)
-    floor -= _ROUNDING * float(max(logits.max(), -logits.min()))
-    return np.flatnonzero([bool((_corners(plane, np.maximum) >= floor).any()) for plane in logits])
+    logits = np.asarray(logits, dtype=np.float32)
+    return LabelUpsampler(logits.shape, logits.dtype, size)(logits)
 
 
 def dequantize(values: np.ndarray, scale: float | None, zero_point: int | None) -> npt.NDArray[np.float32]:
@@ -142,22 +161,3 @@ def dequantize(values: np.ndarray, scale: float | None, zero_point: int | None) 
     if scale is None:
         return np.asarray(values, dtype=np.float32)
     return (values.astype(np.float32) - np.float32(zero_point or 0)) * np.float32(scale)
-
-
-def _corners(plane: npt.NDArray[np.float32], reduce: np.ufunc) -> npt.NDArray[np.float32]:
-    """Smallest or largest corner of every cell of a plane (h, w) -> (h-1, w-1); a side of one sample stays one.
-
-    Pixels beyond the outermost samples repeat the edge, which is a combination of the outermost cell's corners too.
-    """
-    rows = reduce(plane[:-1], plane[1:]) if plane.shape[0] > 1 else plane.copy()
-    cells: npt.NDArray[np.float32] = reduce(rows[:, :-1], rows[:, 1:]) if rows.shape[1] > 1 else rows
-    return cells
-
-
-def _upsample(
-    plane: npt.NDArray[np.float32], size: tuple[int, int], out: npt.NDArray[np.float32] | None = None
-) -> npt.NDArray[np.float32]:
-    result = cv2.resize(plane, (size[1], size[0]), dst=out, interpolation=cv2.INTER_LINEAR)
-    if out is not None and result is not out and not np.shares_memory(result, out):
-        out[...] = result
-    return np.asarray(result, dtype=np.float32)
