@@ -16,8 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from defaults.build import build, main_file, read_record
-from defaults.pipelines import choose_pipelines
+from defaults.build import built_file, read_record
+from defaults.pipelines import PIPELINES
 from latency import SECONDS, timings
 from machine import machine
 from marked_block import update
@@ -44,19 +44,10 @@ RECIPES = {LABELS[2]: "float", LABELS[3]: "mixed"}
 def default_entry(label: str, lane: Lane, setting: Setting, source: Source, folder: Path) -> tuple[Entry, Path]:
     """The default pipeline's file, built where it is missing. Raises SegformerEdgeError."""
     out, name = folder / setting.name, lane.default_float if label == LABELS[0] else lane.default_int8
-    pipelines = choose_pipelines([name])
-    out.mkdir(parents=True, exist_ok=True)
-    record = read_record(out, pipelines[-1])
-    if record is None or record["status"] != "ok":
-        for pipeline in pipelines:
-            record = build(
-                pipeline, out, weights=str(source.weights), size=setting.size, calibration=str(source.calibration),
-                images=16,
-            )  # fmt: skip
-    assert record is not None
-    if record["status"] != "ok":
-        raise ArtifactError(f"{name}: {str(record['error']).splitlines()[0]}")
-    file = main_file(out, pipelines[-1])
+    file = built_file(
+        name, out, weights=str(source.weights), size=setting.size, calibration=str(source.calibration), images=16
+    )
+    record = read_record(out, PIPELINES[name]) or {"bytes": None, "seconds": None}
     return Entry(label, file.name, record["bytes"], build_seconds=record["seconds"]), file
 
 

@@ -12,7 +12,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from segformer_edge.emulation.sysroot import project_path
 from segformer_edge.errors import ArtifactError, SegformerEdgeError, UsageError
@@ -62,7 +62,7 @@ def answer_of(
     return answer
 
 
-def answer_with(make: Callable[[], Mapping[str, Any]]) -> None:
+def answer_with(make: Callable[[], Mapping[str, Any]]) -> NoReturn:
     """The worker's side: print what ``make`` returns and end the process. An error a user can act on is an answer too.
 
     Native libraries print to descriptor 1; the answer goes out on a copy of it, and the prints to stderr.

@@ -37,7 +37,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     how, form, variant, threads, name = argv if argv is not None else sys.argv[1:]
     path = Path(name)
     answer_with(lambda: _measure(how == "hook", make_subject(form, path, int(threads), variant), form, path))
-    return 0
 
 
 def _measure(hook: bool, subject: Subject, form: str, path: Path) -> dict[str, Any]:

@@ -51,7 +51,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Time and answer."""
     form, delegate, threads, runs, name = argv if argv is not None else sys.argv[1:]
     answer_with(lambda: _profile(form, Path(name), int(threads), delegate == "delegate", int(runs)))
-    return 0
 
 
 def _profile(form: str, path: Path, threads: int, delegate: bool, runs: int) -> dict[str, Any]:
