@@ -15,30 +15,14 @@ from pathlib import Path
 
 import torch
 from memory_size import SIDES, collect, save
+from random_network import random_network
 
-from quantization.calibration import calibrate
-from quantization.encodings import apply_encodings, encodings_of
-from quantization.recipe import load_recipe
 from segformer_edge.cli import EXIT_OK, Parser, run
 from segformer_edge.export.planner import PATIENCE, Planner, way_of
-from segformer_edge.model.config import variant_config
-from segformer_edge.model.segformer import SegFormer
 from segformer_edge.progress import progress_for_terminal
-from segformer_edge.rewrite.graph import EdgeSegFormer
 
 FIGURE = "growth of an inference, LiteRT with XNNPACK (model)"
 RECIPE = "lean"
-
-
-def network_of(variant: str, classes: int) -> EdgeSegFormer:
-    """A random network with encodings, labels out."""
-    torch.manual_seed(0)
-    model = SegFormer(variant_config(variant, classes)).eval()
-    calibrated = EdgeSegFormer(model, "labels")
-    calibrate(calibrated, [torch.randn(1, 3, 64, 64)], load_recipe(RECIPE))
-    network = EdgeSegFormer(model, "labels")
-    apply_encodings(network, encodings_of(calibrated, RECIPE))
-    return network
 
 
 def ladder(planner: Planner, side: int) -> list[int]:
@@ -69,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     @cache
     def planner_of(variant: str) -> Planner:
-        network = network_of(variant, options.classes)
+        network = random_network(variant, options.classes, RECIPE, "labels")
         way = way_of("tflite", network)
         assert way is not None
         return Planner(network, way)

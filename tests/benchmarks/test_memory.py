@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
@@ -14,16 +13,7 @@ from segformer_edge.errors import ArtifactError, DataError, SegformerEdgeError, 
 from segformer_edge.memory.measurement import BY_HOOK, Measurement, Split
 from segformer_edge.progress import Progress
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 MIB = 1024 * 1024
-
-
-@pytest.fixture(autouse=True)
-def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield
-    for name in [name for name in sys.modules if name.split(".")[0] in ("defaults", "memory") or name[:7] == "memory_"]:
-        del sys.modules[name]
 
 
 def measurement(file: Path, arena: int | None, growth: int, activations: int) -> Measurement:
