@@ -4,7 +4,8 @@
 
 Both sides start from the same checkpoint and are run in turns in one process a runtime, so that what slows the machine
 down slows all of them. Files are built where they are missing, half an hour in all; what is there is used as it is. A
-default file runs with its runtime's default settings, ours as this SDK runs it.
+default file runs with its runtime's default settings, ours as this SDK runs it. With ``--only`` or ``--settings`` the
+other rows of an earlier run on the same machine stay.
 """
 
 from __future__ import annotations
@@ -116,6 +117,21 @@ def threads_of(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
 
 
+def merged(results: Sequence[Result], path: Path) -> list[Result]:
+    """``results`` in the place of those of an earlier run on this machine, whose others stay. Raises ArtifactError."""
+    found: dict[tuple[str, str], Result] = {}
+    if path.exists():
+        earlier = read_json(path, ArtifactError)
+        try:
+            if earlier["machine"] == machine():
+                for row in earlier["results"]:
+                    found[row["setting"], row["runtime"]] = Result.from_json(row)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"'{path}' is no record of this benchmark: {error}.", hint=f"rm {path}") from error
+    found |= {(result.setting.name, result.lane.name): result for result in results}
+    return [found[setting, lane] for setting in SETTINGS for lane in LANES if (setting, lane) in found]
+
+
 def build_parser() -> Parser:
     """All options, with their defaults."""
     parser = Parser("python benchmarks/speed.py", "Latency: the default pipelines' files against ours.")
@@ -151,13 +167,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             source = prepare_source(setting, given[setting.name], options.calibration, options.ours)
             scored = dataset if setting is CAMVID else None
             results += [measured(lane, setting, source, options, scored, tell) for lane in lanes]
-    text = markdown(results, options.threads, machine())
-    print(text)
+    print(markdown(results, options.threads, machine()))
     options.out.mkdir(parents=True, exist_ok=True)
-    write_json(
-        options.out / "bench.json",
-        {"schema_version": 1, "machine": machine(), "results": [result.to_json() for result in results]},
-    )
+    record = options.out / "bench.json"
+    everything = merged(results, record)
+    text = markdown(everything, sorted({count for result in everything for count in result.threads}), machine())
+    rows = [result.to_json() for result in everything]
+    write_json(record, {"schema_version": 1, "machine": machine(), "results": rows})
     update(options.out / "speed.md", MARK, text)
     held = [value for result in results for value in result.verdicts.values()]
     return EXIT_FAILED if False in held else EXIT_OK

@@ -79,6 +79,11 @@ class Result:
         timings = self.entries[label].timings
         return None if timings is None or threads not in timings else timings[threads].median
 
+    @property
+    def threads(self) -> set[int]:
+        """Numbers of threads that something was timed with."""
+        return {threads for entry in self.entries.values() for threads in entry.timings or {}}
+
     def ratio(self, over: str, threads: int = 1) -> float | None:
         """How many times as fast as ``over`` our INT8 file is."""
         ours, other = self.median(LABELS[3], threads), self.median(over, threads)
@@ -94,6 +99,18 @@ class Result:
             "over_float": None if over_float is None else over_float >= self.lane.least_over_float,
             "right": None if float_miou is None or int8_miou is None else float_miou - int8_miou <= MAX_DROP,
         }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Result:
+        """The inverse of ``to_json``. Raises KeyError or TypeError for anything else."""
+        entries = {}
+        for fields in value["entries"]:
+            timings = {
+                int(threads): Timing(**{**timing, "quartiles": tuple(timing["quartiles"])})
+                for threads, timing in (fields["timings"] or {}).items()
+            }
+            entries[fields["label"]] = Entry(**{**fields, "timings": timings or None})
+        return cls(SETTINGS[value["setting"]], LANES[value["runtime"]], entries)
 
     def to_json(self) -> dict[str, Any]:
         """Everything measured, for bench.json."""

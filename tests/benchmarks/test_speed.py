@@ -100,6 +100,23 @@ def test_command_runs_both_sides_and_judges(tiny_run, tmp_path, monkeypatch, cap
     assert speed.main([*words, *out]) == EXIT_FAILED
 
 
+def test_rows_of_an_earlier_run_stay(tmp_path):
+    import speed
+    from machine import machine
+
+    record = tmp_path / "bench.json"
+    earlier = result(TIMES, {"our float": 0.70, "our INT8": 0.699})
+    record.write_text(json.dumps({"machine": machine(), "results": [earlier.to_json()]}))
+    assert speed.merged([], record) == [earlier]
+    again = result({**TIMES, "our INT8": 50.0}, {})
+    assert speed.merged([again], record) == [again]
+    record.write_text(json.dumps({"machine": "another", "results": [earlier.to_json()]}))
+    assert speed.merged([], record) == []
+    record.write_text(json.dumps({"machine": machine(), "results": [{}]}))
+    with pytest.raises(ArtifactError, match="no record"):
+        speed.merged([], record)
+
+
 def test_wrong_options_are_named():
     import speed
 
