@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from segformer_edge.errors import ArtifactError
 from segformer_edge.memory import xnnpack
 from segformer_edge.memory.liveness import greedy_by_size
-from segformer_edge.memory.profiling import _read, profile_file
+from segformer_edge.memory.profiling import profile_file, read_file
 from segformer_edge.memory.readers import native
 from segformer_edge.memory.readers import onnx as onnx_reader
 from segformer_edge.memory.readers import openvino as openvino_reader
@@ -208,7 +208,7 @@ def test_damaged_bytes_end_in_an_error_line_or_a_graph(target, data, tiny_run, n
     path = tmp_path / f"damaged{tiny_run.file(target).suffix}"
     path.write_bytes(content)
     try:
-        reading = _read(target, path, 1, True, "host")
+        reading = read_file(target, path, 1, True, "host")
     except ArtifactError as error:
         assert str(path) in str(error)
     else:
