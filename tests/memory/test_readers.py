@@ -208,7 +208,7 @@ def test_damaged_bytes_end_in_an_error_line_or_a_graph(target, data, tiny_run, n
     path = tmp_path / f"damaged{tiny_run.file(target).suffix}"
     path.write_bytes(content)
     try:
-        reading = read_file(target, path, 1, True, "host")
+        reading = read_file(path)
     except ArtifactError as error:
         assert str(path) in str(error)
     else:
