@@ -158,8 +158,9 @@ class FeedForward(nn.Module):
 
     def tile(self, groups: int) -> None:
         """Cut the hidden channels."""
-        self.fc1 = nn.ModuleList(output_groups(self.fc1, groups))
-        self.depthwise = nn.ModuleList(output_groups(self.depthwise, groups))
+        if groups > 1:
+            self.fc1 = nn.ModuleList(output_groups(self.fc1, groups))
+            self.depthwise = nn.ModuleList(output_groups(self.depthwise, groups))
 
     def rows(self, rows: Rows, height: int, start: int, stop: int) -> Tensor:
         """Rows [start, stop) of the output for a map of ``height`` rows."""

@@ -38,7 +38,8 @@ class Head(nn.Module):
     def tile(self, bands: int, groups: int) -> None:
         """Cut the rows and the channels."""
         self.bands = bands
-        self.projections = nn.ModuleList(nn.ModuleList(output_groups(each, groups)) for each in self.projections)
+        if groups > 1:
+            self.projections = nn.ModuleList(nn.ModuleList(output_groups(each, groups)) for each in self.projections)
 
     def waiting(self, index: int, feature: RowBands) -> Waiting:
         """What is kept of stage ``index`` until the head runs: its projections where they are no larger."""

@@ -158,8 +158,7 @@ def test_onnx_widens_weight_scales_at_most_twofold(request, name):
     run = request.getfixturevalue(name)
     _, values = load_onnx(run)
     given = {path: np.float32(entry["scale"]) for path, entry in run.encodings["weights"].items()}
-    # A convolution that may be cut into groups of channels is the only one of its list where it was not.
-    found = [values.get(f"{path}.scales", values.get(f"{path}.0.scales")) for path in given]
+    found = [values[f"{path}.scales"] for path in given]
     ratios = np.concatenate([scales / given[path] for scales, path in zip(found, given, strict=True)])
     assert ratios.min() >= 1 - 1e-6 and ratios.mean() > 1.05 and ratios.max() < 2.01
 
