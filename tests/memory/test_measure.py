@@ -84,13 +84,8 @@ def test_weights_are_as_many_as_in_the_file(target, variant, measured):
     if found.runtime == "LiteRT, no delegate":
         assert found.mapped_bytes >= found.file_bytes and found.weights_bytes < 0.1 * constants  # read where they lie
     else:
-        # OpenVINO keeps what it packed as well. A third of the int8 weights that onnxruntime packs is not told from
-        # other buffers, and counts as activations.
-        assert (
-            (0.6 if target == "onnx" else 0.7) * constants
-            < found.weights_bytes
-            < (3 if target == "openvino" else 1.5) * constants
-        )
+        # OpenVINO keeps what it packed as well.
+        assert 0.7 * constants < found.weights_bytes < (3 if target == "openvino" else 1.5) * constants
 
 
 def test_a_network_of_known_sizes(tmp_path):
