@@ -14,6 +14,10 @@ Runtimes do not label their memory. These rules hold for blocks of 256 bytes and
    align what their kernels read; graphs and tables of objects come from plain malloc.
 7. Else runtime.
 
+onnxruntime's arena is one aligned block that takes packed weights first and activations after them. Where a runtime
+keeps such an arena, a block that changed is therefore told apart page by page: what was written at loading and never
+changes is packed weights.
+
 Checked by running one network at two input sizes: packed weights stay, activations follow the size
 (``tests/memory/test_measure.py``).
 """
@@ -34,6 +38,7 @@ MINIMUM = 256
 #: Smaller tables of pointers belong to the graph.
 _INDIRECTION_MINIMUM = 2048
 _STRETCH = 256
+_PAGE = 4096
 _WORD = np.dtype(f"u{ctypes.sizeof(ctypes.c_void_p)}")
 
 
@@ -43,6 +48,8 @@ class Roles:
 
     of: Mapping[int, str]
     untouched: Mapping[int, int]
+    #: Bytes of packed weights within blocks of activations.
+    packed: Mapping[int, int]
     #: Phases in which inferences ran.
     runs: Collection[int]
 
@@ -52,13 +59,18 @@ class Roles:
             return "runtime"
         return self.of.get(block.born, "activations" if block.phase in self.runs else "runtime")
 
+    def parts(self, block: Live) -> list[tuple[str, int]]:
+        """Roles of the bytes of ``block``, and how many bytes each."""
+        untouched, packed = self.untouched.get(block.born, 0), self.packed.get(block.born, 0)
+        shares = [("untouched", untouched), ("packed_weights", packed)]
+        return [(self.role(block), block.size - untouched - packed), *(share for share in shares if share[1])]
+
     def split(self, heap: int, blocks: Iterable[Live]) -> Split:
         """``heap`` bytes at the moment when ``blocks`` were live."""
         sums = dict.fromkeys(ROLES, 0)
         for block in blocks:
-            untouched = self.untouched.get(block.born, 0)
-            sums["untouched"] += untouched
-            sums[self.role(block)] += block.size - untouched
+            for role, size in self.parts(block):
+                sums[role] += size
         sums["runtime"] += heap - sum(sums.values())
         return Split(**sums)
 
@@ -68,13 +80,24 @@ def digests(blocks: Iterable[Live]) -> dict[int, int]:
     return {block.born: zlib.crc32(_view(block)) for block in blocks if block.size >= MINIMUM and block.kind != "mmap"}
 
 
+def pages(blocks: Iterable[Live]) -> dict[int, list[int]]:
+    """Birth -> checksum of each page of the aligned blocks; 0 for a page of zeros."""
+    return {block.born: _pages(block) for block in blocks if block.size >= MINIMUM and block.kind == "aligned"}
+
+
 def find_roles(
-    blocks: Sequence[Live], before: Mapping[int, int], files: Sequence[bytes], runs: Collection[int], indirection: bool
+    blocks: Sequence[Live],
+    before: Mapping[int, int],
+    files: Sequence[bytes],
+    runs: Collection[int],
+    indirection: bool,
+    loaded: Mapping[int, Sequence[int]] | None = None,
 ) -> Roles:
     """Roles of ``blocks``, which are live now; ``before`` are their digests before the last input came.
 
     ``files`` are what the weights may be copies of: anything with ``find``. ``indirection``: operators may keep
-    indirection buffers.
+    indirection buffers. ``loaded`` are the ``pages`` before the first run, of a runtime that packs weights into the
+    arena of its activations.
     """
     large = [block for block in blocks if block.size >= MINIMUM]
     now = digests(large)
@@ -108,8 +131,13 @@ def find_roles(
         else:
             role = "packed_weights" if block.kind == "aligned" else "runtime"
         roles[block.born] = role
+    packed = {
+        block.born: _PAGE * sum(page == then != 0 for page, then in zip(_pages(block), loaded[block.born], strict=True))
+        for block in large
+        if loaded and block.born in loaded and roles[block.born] == "activations"
+    }
     idle = {b.born: b.size - touched(b.address, b.size) for b in large if b.kind == "mmap"}
-    return Roles(roles, idle, runs)
+    return Roles(roles, idle, packed, runs)
 
 
 def is_table(block: Live, sizes: Collection[int]) -> bool:
@@ -136,6 +164,13 @@ def stands_in(files: Sequence[bytes], content: memoryview) -> bool:
     stretches = [bytes(content[place : place + length]) for place in places]
     telling = [stretch for stretch in stretches if len(set(stretch)) >= 16]
     return bool(telling) and any(all(file.find(stretch) >= 0 for stretch in telling) for file in files)
+
+
+def _pages(block: Live) -> list[int]:
+    """Of the whole pages, counted from the block's start."""
+    view = _view(block)
+    starts = range(0, block.size - _PAGE + 1, _PAGE)
+    return [zlib.crc32(page) if any(page := bytes(view[start : start + _PAGE])) else 0 for start in starts]
 
 
 def _view(block: Live) -> memoryview:

@@ -39,6 +39,11 @@ class Subject(Protocol):
         """Whether operators may keep indirection buffers from one inference to the next, as XNNPACK's do."""
         ...
 
+    @property
+    def packs_into_arena(self) -> bool:
+        """Whether packed weights lie in the same block as activations."""
+        ...
+
     def load(self) -> None:
         """Open the file."""
 
@@ -63,6 +68,8 @@ class Subject(Protocol):
 
 class LiteRT:
     """LiteRT or tflite-runtime, with the default delegate (XNNPACK) or the built-in kernels."""
+
+    packs_into_arena = False
 
     def __init__(self, path: Path, threads: int, variant: str) -> None:
         module: Any = backend([f"{name}.interpreter" for name in PACKAGES], "runtime-tflite")
@@ -119,7 +126,7 @@ class LiteRT:
 class CompiledLiteRT:
     """LiteRT's CompiledModel as our runtime asks for it. Input and output buffers are the caller's, and not counted."""
 
-    keeps_indirection = False
+    keeps_indirection = packs_into_arena = False
     runtime = "LiteRT CompiledModel, XNNPACK"
 
     def __init__(self, path: Path, threads: int, variant: str) -> None:
@@ -167,7 +174,7 @@ class ONNXRuntime:
         self.options = options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        options.enable_cpu_mem_arena = not variant
+        options.enable_cpu_mem_arena = self.packs_into_arena = not variant
         self._make: Callable[[], Any] = lambda: ort.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
@@ -201,7 +208,7 @@ class ONNXRuntime:
 class OpenVINO:
     """OpenVINO's CPU plugin with default settings. The plugin itself is loaded with the file, as in a program."""
 
-    keeps_indirection = False
+    keeps_indirection = packs_into_arena = False
 
     def __init__(self, path: Path, threads: int, variant: str) -> None:
         self._api: Any = backend(["openvino"], "runtime-openvino")
@@ -247,7 +254,7 @@ _SCALAR_TYPES = {0: "uint8", 1: "int8", 2: "int16", 3: "int32", 4: "int64", 6: "
 class ExecuTorch:
     """ExecuTorch's Python binding. It imports torch, whose memory is there before measuring begins."""
 
-    keeps_indirection = True
+    keeps_indirection, packs_into_arena = True, False
 
     def __init__(self, path: Path, threads: int, variant: str) -> None:
         self._api: Any = backend(["executorch.runtime"], "runtime-executorch")

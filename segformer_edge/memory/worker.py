@@ -20,7 +20,7 @@ from segformer_edge.cli import run
 from segformer_edge.errors import SegformerEdgeError
 from segformer_edge.memory.measurement import Block
 from segformer_edge.memory.meters import HookMeter, Live, Meter, ResidentMeter, mapped_and_resident
-from segformer_edge.memory.roles import MINIMUM, Roles, digests, find_roles
+from segformer_edge.memory.roles import MINIMUM, Roles, digests, find_roles, pages
 from segformer_edge.memory.subjects import Inputs, Subject, make_subject, random_inputs
 from segformer_edge.runtime.base import cannot_load
 from segformer_edge.runtime.formats import RUNTIMES
@@ -44,7 +44,7 @@ def _measure(hook: bool, subject: Subject, form: str, path: Path) -> dict[str, A
     gc.collect()
     gc.disable()
     meter = HookMeter() if hook else ResidentMeter()
-    inputs, before = _run_all(meter, subject, path)
+    inputs, before, loaded = _run_all(meter, subject, path)
     files = [path, *(path.with_suffix(suffix) for suffix in RUNTIMES[form].companions)]
     mappings = [mapped_and_resident(file) for file in files if file.exists()]
     known = [pair for pair in mappings if pair is not None]
@@ -58,19 +58,22 @@ def _measure(hook: bool, subject: Subject, form: str, path: Path) -> dict[str, A
         "resident": sum(pair[1] for pair in known) if known else None,
     }
     if isinstance(meter, HookMeter):
-        answer |= _look(meter, subject, files, before)
+        answer |= _look(meter, subject, files, before, loaded)
     return answer
 
 
-def _run_all(meter: Meter, subject: Subject, path: Path) -> tuple[Inputs, dict[int, int]]:
-    """All phases; the inputs, and what the blocks held before the last run."""
+def _run_all(meter: Meter, subject: Subject, path: Path) -> tuple[Inputs, dict[int, int], dict[int, list[int]]]:
+    """All phases; the inputs, what the blocks held before the last run, and their pages before the first."""
     before: dict[int, int] = {}
+    loaded: dict[int, list[int]] = {}
     try:
         with meter.phase(LOADING[0]):
             subject.load()
         with meter.phase(LOADING[1]):
             subject.allocate()
         inputs = subject.inputs()
+        if isinstance(meter, HookMeter) and subject.packs_into_arena:
+            loaded = pages(_heap(meter.blocks()))
         first, other = (subject.prepare(random_inputs(inputs, seed)) for seed in (0, 1))
         for name, prepared in zip(RUNS, (first, first, other), strict=True):
             if isinstance(meter, HookMeter) and prepared is other:
@@ -81,17 +84,18 @@ def _run_all(meter: Meter, subject: Subject, path: Path) -> tuple[Inputs, dict[i
         raise
     except Exception as error:  # the runtimes' exceptions share no base class below Exception
         raise cannot_load(next(iter(subject.versions)), path, error) from error
-    return inputs, before
+    return inputs, before, loaded
 
 
-def _look(meter: HookMeter, subject: Subject, files: Sequence[Path], before: dict[int, int]) -> dict[str, Any]:
+def _look(
+    meter: HookMeter, subject: Subject, files: Sequence[Path], before: dict[int, int], loaded: dict[int, list[int]]
+) -> dict[str, Any]:
     """Where the heap went, at the peak of loading and at that of the inferences."""
     names = [phase.name for phase in meter.phases]
     runs = {place + 1 for place, name in enumerate(names) if name in RUNS}
     now = _heap(meter.blocks())
-    roles = find_roles(
-        now, before, [_content(file) for file in files if file.exists()], runs, subject.keeps_indirection
-    )
+    contents = [_content(file) for file in files if file.exists()]
+    roles = find_roles(now, before, contents, runs, subject.keeps_indirection, loaded)
     answer: dict[str, Any] = {}
     for part, numbers in (("load", set(range(1, len(names) + 1)) - runs), ("run", runs)):
         number = max(numbers, key=lambda each: meter.phases[each - 1].peak)
@@ -107,8 +111,13 @@ def _look(meter: HookMeter, subject: Subject, files: Sequence[Path], before: dic
 
 
 def _largest(blocks: Sequence[Live], roles: Roles, names: Sequence[str]) -> list[Block]:
-    largest = sorted(blocks, key=lambda block: -block.size)[:LISTED]
-    return [Block(block.size, block.kind, names[block.phase - 1], roles.role(block)) for block in largest]
+    parts = [
+        Block(size, block.kind, names[block.phase - 1], role)
+        for block in blocks
+        for role, size in roles.parts(block)
+        if size and role != "untouched"
+    ]
+    return sorted(parts, key=lambda part: -part.size)[:LISTED]
 
 
 def _heap(blocks: Sequence[Live]) -> list[Live]:

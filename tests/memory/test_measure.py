@@ -88,6 +88,12 @@ def test_weights_are_as_many_as_in_the_file(target, variant, measured):
         assert 0.7 * constants < found.weights_bytes < (3 if target == "openvino" else 1.5) * constants
 
 
+def test_weights_in_the_arena_are_told_from_its_activations(measured):
+    """They share a block there, and have blocks of their own without an arena."""
+    arena, own = (measured("onnx", variant, False) for variant in ("", "no-arena"))
+    assert arena.weights_bytes == pytest.approx(own.weights_bytes, rel=0.1)
+
+
 def test_a_network_of_known_sizes(tmp_path):
     """One matrix product, 8 MiB of weights; its input is the caller's and its output 1 MiB, and it needs no more."""
     rows, inner, columns = 128, 1024, 2048
