@@ -17,7 +17,7 @@ from segformer_edge.data.processing import IMAGENET_MEAN, IMAGENET_STD
 from segformer_edge.data.sample import SegmentationDataset
 from segformer_edge.errors import SegformerEdgeError
 from segformer_edge.evaluation import EvaluationResult, TorchSegmenter, evaluate, summarise_latency
-from segformer_edge.export.exporter import Exported
+from segformer_edge.export.exporter import Exported, Plan
 from segformer_edge.export.pool import ExportFailure
 from segformer_edge.export.targets import Target
 from segformer_edge.memory.measure import measure
@@ -162,6 +162,8 @@ class Judge:
     def _memory(self, target: Target, exported: Exported) -> dict[str, Any]:
         """The fields ``memory`` and, with a budget, ``budget`` of a report. Raises MeasurementError with a budget."""
         plan, wanted = exported.plan, self.gates.memory_budget
+        if target.records_memory:
+            return self._recorded(exported)
         if wanted is None and target.slow_to_measure:
             return {"memory": exported.memory}
         arena = plan is not None and plan.meaning == "arena"
@@ -186,16 +188,24 @@ class Judge:
         }[meaning]
         if used is None:
             raise SegformerEdgeError(f"The memory budget cannot be checked: only {found.kind} is known here.")
+        return {"memory": memory, "budget": self._budget(wanted, meaning, used, plan)}
+
+    def _recorded(self, exported: Exported) -> dict[str, Any]:
+        """As ``_memory``, from what the exporter found."""
+        memory, wanted = exported.memory, self.gates.memory_budget
+        if wanted is None or memory is None or memory.planned_bytes is None:
+            return {"memory": memory}
+        return {"memory": memory, "budget": self._budget(wanted, "arena", memory.planned_bytes, exported.plan)}
+
+    @staticmethod
+    def _budget(wanted: int, meaning: str, used: int, plan: Plan | None) -> Budget:
         if plan is None:
-            return {"memory": memory, "budget": Budget(wanted, meaning, used)}
+            return Budget(wanted, meaning, used)
         failed = not plan.fits and used > wanted
-        return {
-            "memory": memory,
-            "budget": Budget(
-                wanted, meaning, used, plan.forecast, asdict(plan.tiling), used if failed else None,
-                plan.blocked_by if failed else None, plan.largest_size if failed else None,
-            ),
-        }  # fmt: skip
+        return Budget(
+            wanted, meaning, used, plan.forecast, asdict(plan.tiling), used if failed else None,
+            plan.blocked_by if failed else None, plan.largest_size if failed else None,
+        )  # fmt: skip
 
     def _score(self, report: TargetReport, segmenter: Segmenter, progress: bool) -> TargetReport:
         assert self.dataset is not None

@@ -16,8 +16,8 @@ import torch
 
 from quantization.sites import Mode, named_sites, set_mode
 from segformer_edge.export.exporter import Plan
-from segformer_edge.export.tflite_emit import KERNELS, KERNELS_WITH_GELU, Kernels, build_graph
-from segformer_edge.export.tflite_memory import BUILT_IN, COMPILED, INTERPRETER, Forecast, Setup, forecast
+from segformer_edge.export.tflite_emit import KERNELS, KERNELS_MICRO, KERNELS_WITH_GELU, Kernels, build_graph
+from segformer_edge.export.tflite_memory import BUILT_IN, COMPILED, INTERPRETER, MICRO, Forecast, Setup, forecast
 from segformer_edge.model.config import STRIDE, SegformerConfig
 from segformer_edge.rewrite.graph import EdgeSegFormer
 from segformer_edge.rewrite.tiling import Tiling
@@ -45,6 +45,11 @@ class Way:
         """Whether bilinear resizing takes four times the bytes."""
         return not self.kernels["RESIZE_BILINEAR"]
 
+    @property
+    def gelu_indices(self) -> bool:
+        """Whether GELU reads its table by indices of 32 bits, four times the bytes of what it reads."""
+        return "GATHER" in self.kernels
+
     def bytes(self, found: Forecast) -> int:
         """What counts of ``found``."""
         if self.meaning == "plan":
@@ -57,6 +62,8 @@ def way_of(target: str, network: EdgeSegFormer) -> Way | None:
 
     A network whose norms and softmax are integer is meant for runtimes without XNNPACK, where the arena counts.
     """
+    if target == "tflm":
+        return Way("arena", MICRO, KERNELS_MICRO)
     if target == "tflite":
         integer = all(site.active for _, site in named_sites(network) if site.role in _FLOAT_ON_CPUS)
         return Way("arena", BUILT_IN, KERNELS_WITH_GELU) if integer else Way("growth", COMPILED, KERNELS)
@@ -81,10 +88,11 @@ def tiling_for(config: SegformerConfig, size: tuple[int, int], piece: int, way: 
         allowed = 2 * piece if delegate else piece
         queries.append(math.ceil(rows / max(allowed // score_row, 1)))
         halo = (rows + 2) * row if rows < h else rows * row
+        halo += 5 * rows * row if way.gelu_indices else 0
         hidden.append(1 if delegate else min(math.ceil(halo / (2 * piece)), 8))
     # The coarsest map's rows reach up to one source row, 8 rows here, beyond a band on either side.
     row = config.decoder_dim * width
-    rows = max(piece // row - 16, 16) if delegate else max(2 * piece // row, 4)
+    rows = max(piece // row - 16, 16) if delegate else max(2 * piece // row, _FEWEST_ROWS)
     if way.float_resize:
         rows //= 2
     rows = height if height * row <= piece else min(rows, height)

@@ -33,6 +33,8 @@ class Target:
     cache_blocks: bool = True
     #: The variant of ``segformer_edge.memory.measure.measure`` that our own runtime is.
     measured_as: str = ""
+    #: Whether what its own tool says of memory, at export, counts against a budget; else the process is measured.
+    records_memory: bool = False
 
 
 TARGETS: dict[str, Target] = {
@@ -77,6 +79,18 @@ TARGETS: dict[str, Target] = {
             ("torch", "onnx", "onnxscript", "onnxruntime"),
             "onnx",
             "anything that runs onnxruntime: .onnx with QDQ pairs",
+        ),
+        Target(
+            "tflm",
+            "tflm",
+            "segformer_edge.export.tflm:TFLMExporter",
+            "full",
+            ("torch", "ai_edge_litert", "flatbuffers", "tflite_micro"),
+            "tflm",
+            "microcontrollers: .tflite for TFLite Micro, integers alone",
+            widths=("int8", "int16"),
+            cache_blocks=False,
+            records_memory=True,
         ),
     )
 }

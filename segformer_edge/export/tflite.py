@@ -42,7 +42,8 @@ def ordered(program: ExportedProgram) -> EmittedGraph:
     return replace(emitted(program), ordered=True)
 
 
-def _quantization(tensor: Tensor) -> tuple[float | None, int | None]:
+def quantization_of(tensor: Tensor) -> tuple[float | None, int | None]:
+    """Scale and zero point of a tensor with one of each; None for one that is not quantized."""
     q = tensor.kind.quantization
     return (None, None) if q is None else (q.scale[0], q.zero_point[0])
 
@@ -62,14 +63,14 @@ class TFLiteExporter:
         (taken,), (given,) = graph.inputs, graph.outputs
         return Exported(
             files=(path.name,),
-            input=InputSpec(taken.name, (1, *size, 3), "nhwc", taken.dtype, *_quantization(taken)),
+            input=InputSpec(taken.name, (1, *size, 3), "nhwc", taken.dtype, *quantization_of(taken)),
             output=OutputSpec(
                 given.name,
                 network.output_form,
                 output_shape(network, size, "nhwc"),
                 "nhwc",
                 given.dtype,
-                *_quantization(given),
+                *quantization_of(given),
             ),
             ops=count_operators(graph),
             tools={"torch": torch.__version__, "ai-edge-litert": version("ai-edge-litert")},

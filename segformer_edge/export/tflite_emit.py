@@ -23,10 +23,13 @@ KERNELS: Kernels = {
     **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D", "ADD", "MUL", "RSQRT", "SOFTMAX", "BATCH_MATMUL"), WIDTHS),
     **dict.fromkeys(("RESIZE_BILINEAR", "RELU"), WIDTHS),
     "ARG_MAX": ("int8",),
+    "CAST": ("uint8",),
     "SPACE_TO_DEPTH": ("int8", "float32"),
 }
 #: The same with the lookup table for GELU, for runtimes that compute without a delegate.
 KERNELS_WITH_GELU = {**KERNELS, "GELU": ("int8",)}
+#: TFLite Micro has no GELU, but what reads a table, and it casts to signed integers alone.
+KERNELS_MICRO = {**KERNELS, "GATHER": ("int8",), "CAST": ("int8", "int16")}
 
 
 def _constants(program: ExportedProgram) -> dict[str, torch.Tensor]:

@@ -126,6 +126,8 @@ class EmittedGraph:
     operators: list[Operator]
     #: Whether a runtime must keep that order, which a delegate would otherwise take apart: what it takes comes first.
     ordered: bool = False
+    #: Places in TFLite Micro's arena, in bytes, where they were planned in advance.
+    offsets: dict[Tensor, int] | None = None
 
     def tensors(self) -> Iterator[Tensor]:
         """Every tensor once, in the order of first use."""

@@ -12,11 +12,12 @@ from segformer_edge.export.tflite_graph import Tensor as EmittedTensor
 from segformer_edge.memory import xnnpack
 from segformer_edge.memory.graph import GraphBuilder, MemoryGraph, with_in_place
 from segformer_edge.memory.liveness import Block, Liveness, greedy_by_size, live_bytes, liveness
+from segformer_edge.memory.packing import pack
 
 #: What XNNPACK's delegate takes none of. It refuses int16 everywhere.
 _NOT_DELEGATED = ("ARG_MAX", "CAST")
 _MOST_CONCATENATED = 4
-#: Operators of the built-in kernels whose result takes the place of an input that is not read again.
+#: Of LiteRT's built-in kernels.
 _IN_PLACE = ("ADD", "SUB", "MUL", "RELU", "SOFTMAX", "RESHAPE", "GELU", "RSQRT")
 
 
@@ -30,18 +31,33 @@ class Setup:
     node_bytes: int
     delegated_node_bytes: int
     fixed_bytes: int
+    alignment: int = 64
+    #: Operators whose result takes the place of an input that is not read again.
+    in_place: tuple[str, ...] = _IN_PLACE
+    #: Whether the memory of the network's input is never reused.
+    holds_inputs: bool = True
+    #: Whether convolutions write out what each of their windows holds.
+    unfolds: bool = True
+    #: Whether the file says where each tensor goes; else the runtime finds places, greedily by size.
+    places: bool = False
+
+    def arena(self, found: Liveness) -> int:
+        """Bytes of the arena that holds ``found``."""
+        return pack(found, self.alignment).bytes if self.places else greedy_by_size(found.blocks, self.alignment)
 
 
 BUILT_IN = Setup(False, False, 1070, 0, 250_000)
 INTERPRETER = Setup(True, False, 1070, 1420, 250_000)
 COMPILED = Setup(True, True, 1500, 2200, 200_000)
+#: TFLite Micro; what it keeps for operators follows from more than their number, and is measured.
+MICRO = Setup(False, False, 0, 0, 0, alignment=16, in_place=(), holds_inputs=False, unfolds=False, places=True)
 
 
 @dataclass(frozen=True)
 class Forecast:
     """Bytes that an inference takes by the liveness model. ``blocked_by`` names where the largest part comes from."""
 
-    #: LiteRT's arena; where the input lies in it, it is never reused.
+    #: The arena; where LiteRT's holds the input, that is never reused.
     arena: int
     #: XNNPACK's workspace, the old and the new one while it grows from one delegate call to the next, and what its
     #: operators keep.
@@ -60,8 +76,8 @@ class Forecast:
 
 
 def forecast(graph: EmittedGraph, setup: Setup) -> Forecast:
-    """What LiteRT will take for ``graph``."""
-    memory, parts = _memory_graph(graph, setup)
+    """What LiteRT, or TFLite Micro, will take for ``graph``."""
+    memory, parts, _ = _memory_graph(graph, setup)
     arena = liveness(_by_part(memory, parts), lambda tensor: tensor.area == "arena")
     inside = liveness(memory, lambda tensor: tensor.area == "workspace", scratch=False)
     blocks = [replace(block, bytes=block.bytes + 16) for block in inside.blocks if block.bytes]
@@ -70,7 +86,7 @@ def forecast(graph: EmittedGraph, setup: Setup) -> Forecast:
     count = len(memory.operators)
     workspace, growing = _workspaces(blocks, parts)
     return Forecast(
-        arena=greedy_by_size(arena.blocks),
+        arena=setup.arena(arena),
         workspace=workspace,
         growing=growing,
         kept=memory.kept_bytes,
@@ -78,6 +94,15 @@ def forecast(graph: EmittedGraph, setup: Setup) -> Forecast:
         operators=count,
         blocked_by=_blocking(graph, memory, parts, arena, blocks),
     )
+
+
+def arrangement(graph: EmittedGraph) -> tuple[int, dict[EmittedTensor, int]]:
+    """Bytes of an arena for TFLite Micro, and the place in it of each tensor that is not constant."""
+    memory, _, index = _memory_graph(graph, MICRO)
+    found = liveness(memory)
+    best = pack(found, MICRO.alignment)
+    places = {block.tensor: offset for block, offset in zip(found.blocks, best.offsets, strict=True)}
+    return best.bytes, {tensor: places[i] for tensor, i in index.items() if i in places}
 
 
 def _workspaces(blocks: Sequence[Block], parts: Sequence[int]) -> tuple[int, int]:
@@ -113,8 +138,10 @@ def _delegated(op: Emitted) -> bool:
     return not (op.code == "GELU" and op.output.dtype == "int8")
 
 
-def _memory_graph(graph: EmittedGraph, setup: Setup) -> tuple[MemoryGraph, list[int]]:
-    """The graph as memory sees it, and for each operator the part of the execution plan it belongs to."""
+def _memory_graph(graph: EmittedGraph, setup: Setup) -> tuple[MemoryGraph, list[int], dict[EmittedTensor, int]]:
+    """The graph as memory sees it, for each operator the part of the execution plan it belongs to, and each tensor's
+    number.
+    """
     parts: list[int] = []
     taken = [setup.delegate and _delegated(op) for op in graph.operators]
     for i in range(len(taken)):
@@ -144,13 +171,13 @@ def _memory_graph(graph: EmittedGraph, setup: Setup) -> tuple[MemoryGraph, list[
             name=op.where,
             delegate="XNNPACK" if is_taken else None,
             kept=0 if setup.compiled else indirection,
-            scratch=_scratch(op, is_taken) + (indirection if setup.compiled else 0),
+            scratch=_scratch(op, setup, is_taken) + (indirection if setup.compiled else 0),
         )
-    memory = builder.build(holds_inputs=True)
+    memory = builder.build(holds_inputs=setup.holds_inputs)
     # Inside a delegate XNNPACK decides, outside LiteRT.
     if setup.delegate:
-        return xnnpack.in_place(xnnpack.fuse_tables(memory)), parts
-    return with_in_place(memory, (), _IN_PLACE), parts
+        return xnnpack.in_place(xnnpack.fuse_tables(memory)), parts, index
+    return with_in_place(memory, (), setup.in_place), parts, index
 
 
 def _by_part(memory: MemoryGraph, parts: Sequence[int]) -> MemoryGraph:
@@ -182,13 +209,13 @@ def _indirection(op: Emitted) -> int:
     return xnnpack.depthwise_indirection(shape[0] * shape[1], shape[2], (kernel[0], kernel[1]), 1)
 
 
-def _scratch(op: Emitted, delegated: bool) -> int:
+def _scratch(op: Emitted, setup: Setup, delegated: bool) -> int:
     """What the kernel takes while it runs: a turned second factor, or the unfolded input of a convolution."""
     if op.code == "BATCH_MATMUL" and op.inputs[1] is not None and not op.inputs[1].constant:
         factor = op.inputs[1]
         element = factor.nbytes // prod(factor.shape)
         return xnnpack.packing_scratch(factor.shape, element) if delegated else factor.nbytes
-    if op.code == "CONV_2D" and not delegated and op.inputs[1] is not None:
+    if op.code == "CONV_2D" and setup.unfolds and not delegated and op.inputs[1] is not None:
         weight = op.inputs[1].shape
         if weight[1:3] != (1, 1):
             return prod(op.output.shape[:3]) * prod(weight[1:]) * (1 if op.output.dtype == "int8" else 4)

@@ -11,7 +11,7 @@ from torch.fx import Node
 
 from segformer_edge.errors import ArtifactError
 from segformer_edge.export.tflite_emitter import RELU, Emitter, Handler, Value, argument_of, shape_of
-from segformer_edge.export.tflite_graph import Kind, Quantization, Tensor, constant
+from segformer_edge.export.tflite_graph import Kind, Quantization, Tensor, constant, quantized
 from segformer_edge.export.tflite_view_ops import VIEW_HANDLERS
 from segformer_edge.export.tflite_views import CHANNELS_LAST, View, plain
 
@@ -134,10 +134,32 @@ def _binary(code: str, **options: Any) -> Handler:
 def _unary(code: str) -> Handler:
     def handle(emitter: Emitter, node: Node) -> None:
         value = emitter.values[node.args[0]]
-        options = {"approximate": node.kwargs.get("approximate", "none") == "tanh"} if code == "GELU" else {}
-        emitter.compute(node, code, [value.tensor], value.tensor.shape, value.view, **options)
+        emitter.compute(node, code, [value.tensor], value.tensor.shape, value.view)
 
     return handle
+
+
+def _gelu(emitter: Emitter, node: Node) -> None:
+    value, kind = emitter.values[node.args[0]], emitter.wanted(node)
+    tanh = node.kwargs.get("approximate", "none") == "tanh"
+    tensor = value.tensor
+    if kind is None or {tensor.dtype, kind.dtype} != {"int8"} or "GATHER" not in emitter.kernels:
+        emitter.compute(node, "GELU", [tensor], tensor.shape, value.view, approximate=tanh)
+        return
+    table = emitter.once(("gelu", tensor.kind, kind, tanh), lambda: _gelu_table(tensor.kind, kind, tanh))
+    # Requantized to the same scale and a zero point 128 higher, -128..127 become the indices 0..255.
+    assert tensor.kind.quantization is not None
+    (scale,), (zero_point,) = tensor.kind.quantization.scale, tensor.kind.quantization.zero_point
+    indices = Kind("int32", Quantization((scale,), (zero_point + 128,)))
+    places = emitter.emit("QUANTIZE", [tensor], tensor.shape, indices)
+    emitter.values[node] = Value(emitter.emit("GATHER", [table, places], tensor.shape, kind, axis=0), value.view)
+
+
+def _gelu_table(taken: Kind, given: Kind, tanh: bool) -> Tensor:
+    """GELU of each of the 256 integers of ``taken``, rounded to ``given``: what LiteRT's int8 kernel looks up too."""
+    real = constant(np.arange(-128, 128).astype(np.int8), taken).real()
+    gelu = torch.nn.functional.gelu(torch.from_numpy(real), approximate="tanh" if tanh else "none")
+    return quantized(constant(gelu.numpy()), given)
 
 
 def _softmax(emitter: Emitter, node: Node) -> None:
@@ -208,9 +230,16 @@ def _cast(emitter: Emitter, node: Node) -> None:
         tensor = value.tensor
         if tensor.dtype != "int32" or name != "uint8":
             raise ArtifactError(f"'{emitter.where}' converts {tensor.dtype} to {name}.")
+        name = _label_type(emitter, node.args[0])
         output = emitter.emit("CAST", [tensor], tensor.shape, Kind(name), inDataType=tensor.dtype, outDataType=name)
         value = Value(output, value.view)
     emitter.values[node] = value
+
+
+def _label_type(emitter: Emitter, labels: Node) -> str:
+    """The narrowest integers that the kernels give and that hold every class of the argmax ``labels``."""
+    classes = labels.args[0].meta["val"].shape[labels.args[1]] if labels.target is _ATEN.argmax.default else 256
+    return next(name for name in emitter.kernels["CAST"] if classes - 1 <= np.iinfo(name).max)
 
 
 #: Function by torch operator.
@@ -220,7 +249,7 @@ HANDLERS: dict[Any, Handler] = {
     _ATEN.add.Tensor: _binary("ADD", potScaleInt16=False),
     _ATEN.mul.Tensor: _binary("MUL"),
     _ATEN.rsqrt.default: _unary("RSQRT"),
-    _ATEN.gelu.default: _unary("GELU"),
+    _ATEN.gelu.default: _gelu,
     RELU: _unary("RELU"),
     _ATEN.softmax.int: _softmax,
     _ATEN._softmax.default: _softmax,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import flatbuffers
@@ -42,6 +43,7 @@ _VERSIONS = {
     ("RELU", "int8"): 2,
     ("SPACE_TO_DEPTH", "int8"): 2,
     ("GELU", "int8"): 2,
+    ("GATHER", "int8"): 2,
     ("TRANSPOSE", "int8"): 2,
     ("TRANSPOSE", "int16"): 4,
     ("SLICE", "int8"): 2,
@@ -62,6 +64,8 @@ _VERSIONS = {
 #: XNNPACK and NEON kernels load constants in whole vectors.
 _ALIGNMENT = 16
 _SCHEMA_VERSION = 3
+#: Of TFLite Micro's offline memory plan, and its word for a tensor whose place the planner on the device finds.
+_PLAN_VERSION, _UNPLANNED = 1, -1
 
 
 class _Buffer(schema.BufferT):
@@ -109,8 +113,12 @@ class _Writer:
         self.model.subgraphs, self.model.buffers = [self.subgraph], self.buffers
         self.model.operatorCodes = [self._code(*key) for key in self.codes]
         self.model.signatureDefs = [self._signature(graph)]
+        self.model.metadata = []
         if graph.ordered:
-            self.model.metadata = [self._metadata("model_control_dependencies", _chain(len(graph.operators)))]
+            self.model.metadata.append(self._metadata("model_control_dependencies", _chain(len(graph.operators))))
+        if graph.offsets is not None:
+            places = [graph.offsets.get(tensor, _UNPLANNED) for tensor in graph.tensors()]
+            self.model.metadata.append(self._metadata("OfflineMemoryAllocation", _offline_plan(places)))
 
     def _tensor(self, tensor: Tensor) -> Any:
         entry = schema.TensorT()
@@ -181,6 +189,11 @@ def _chain(operators: int) -> bytes:
             value //= 128
         content.append(value)
     return bytes(content)
+
+
+def _offline_plan(offsets: Sequence[int]) -> bytes:
+    """TFLite Micro's plan made in advance (its docs, offline_memory_plan.md): version, subgraph, then all offsets."""
+    return np.array([_PLAN_VERSION, 0, len(offsets), *offsets], "<i4").tobytes()
 
 
 def tflite_bytes(graph: EmittedGraph) -> bytes:

@@ -125,9 +125,14 @@ def arrange_by_size(blocks: Sequence[Block], alignment: int = 64, *, before_firs
     Neural Net Inference", 2020. ``before_first=False`` looks for gaps between blocks alone: what is free before the
     first of them stays free.
     """
+    order = sorted(range(len(blocks)), key=lambda i: (-blocks[i].bytes, blocks[i].first))
+    return _arrange(blocks, order, alignment, before_first)
+
+
+def _arrange(blocks: Sequence[Block], order: Sequence[int], alignment: int, before_first: bool) -> Arrangement:
+    """Each block in ``order`` into the smallest gap that holds it, else behind the others."""
     count = len(blocks)
     offsets = [0] * count
-    order = sorted(range(count), key=lambda i: (-blocks[i].bytes, blocks[i].first))
     # Placed blocks as arrays, so that finding those of overlapping lifetime is one comparison.
     firsts, lasts, starts, ends = (np.zeros(count, np.int64) for _ in range(4))
     arena = 0

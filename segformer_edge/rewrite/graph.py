@@ -94,9 +94,6 @@ class EdgeSegFormer(nn.Module):
         bands = self.decode_head(waiting)
         if self.output_form == "labels":
             bands = (logits.argmax(dim=1).to(torch.uint8) for logits in bands)
-        parts = list(bands)
-        if len(parts) == 1:
-            return parts[0]
         if self.output_form == "labels":
-            return torch.cat(parts, dim=1)
-        return join(parts, 2, self.decode_head.classifier.output)
+            return join(list(bands), 1, None)
+        return join(list(bands), 2, self.decode_head.classifier.output)

@@ -92,8 +92,11 @@ class RowBands:
         return RowBands([function(part) for part in self.parts], site)
 
 
-def join(parts: Sequence[Tensor], dim: int, site: Site) -> Tensor:
-    """``parts`` of what came out of ``site`` as one tensor. XNNPACK concatenates up to four at a time."""
+def join(parts: Sequence[Tensor], dim: int, site: Site | None) -> Tensor:
+    """``parts`` of what came out of ``site`` as one tensor; labels came out of none.
+
+    XNNPACK concatenates up to four at a time, TFLite Micro up to ten.
+    """
     parts = list(parts)
     while len(parts) > 1:
         groups = [parts[i : i + 4] for i in range(0, len(parts), 4)]
@@ -101,12 +104,12 @@ def join(parts: Sequence[Tensor], dim: int, site: Site) -> Tensor:
     return parts[0]
 
 
-def behind_view(site: Site, x: Tensor) -> Tensor:
+def behind_view(site: Site | None, x: Tensor) -> Tensor:
     """``x``, a view of what came out of ``site``: integer kernels find its parameters only if they are repeated.
 
     Quantizing what is already quantized so changes nothing.
     """
-    return site(x) if site.active and site.mode.emulates else x
+    return site(x) if site is not None and site.active and site.mode.emulates else x
 
 
 def cut(x: Tensor, start: int, stop: int, site: Site) -> Tensor:

@@ -63,9 +63,12 @@ FORMATS: tuple[Format, ...] = (
     Format("tflite", ".tflite", (), f"{_ROOM}.tflite", "TFLiteRuntime", check_tflite),
     Format("openvino", ".xml", (".bin",), f"{_ROOM}.openvino", "OpenVINORuntime", check_openvino),
     Format("onnx", ".onnx", (), f"{_ROOM}.onnx", "ONNXRuntime", check_onnx),
+    # Flatbuffers of the same form, which their metadata tell apart.
+    Format("tflm", ".tflite", (), f"{_ROOM}.tflm", "TFLMRuntime", check_tflite),
 )
 RUNTIMES: dict[str, Format] = {entry.name: entry for entry in FORMATS}
-FORMAT_OF_SUFFIX: dict[str, Format] = {entry.suffix: entry for entry in FORMATS}
+#: The first of those that share a suffix.
+FORMAT_OF_SUFFIX: dict[str, Format] = {entry.suffix: entry for entry in reversed(FORMATS)}
 
 
 def format_of(path: Path) -> Format:

@@ -173,7 +173,7 @@ class ArtifactMetadata:
                 hint="Copy the .json file that was exported with it beside it.",
             )
         metadata = cls.from_json(read_json(path, ArtifactError), where=f"'{path}'")
-        if metadata.format != expected.name:
+        if RUNTIMES[metadata.format].suffix != expected.suffix:
             raise ArtifactError(f"'{path}' describes a file of format {metadata.format}, not {expected.name}.")
         if metadata.file != artifact.name:
             raise ArtifactError(
