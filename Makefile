@@ -6,10 +6,10 @@ STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo evidence evidence-arm evidence-memory bench bench-arm test test-arm arm-setup lint format clean
+.PHONY: help setup demo evidence evidence-arm evidence-memory bench bench-arm verdict-100k test test-arm arm-setup lint format clean
 
 help: ## show these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## create .venv and install everything (again only when pyproject.toml changed)
 
@@ -50,6 +50,9 @@ $(VENV)/.bench: $(STAMP)
 
 evidence-memory: $(VENV)/.bench ## peak memory, default pipelines against ours, into docs/: CAMVID=DIR CALIBRATION=DIR [ON=cortex-a72]
 	$(BIN)/python benchmarks/memory.py $(if $(CAMVID),--camvid "$(CAMVID)") $(if $(CALIBRATION),--calibration "$(CALIBRATION)") $(if $(ON),--on "$(ON)")
+
+verdict-100k: setup ## SegFormer-B0 in 100,000 bytes of activations, executed by TFLite Micro, into docs/: [CAMVID=DIR CALIBRATION=DIR EVAL=camvid:DIR:val]
+	$(BIN)/python benchmarks/verdict_100k.py $(if $(CAMVID),--camvid "$(CAMVID)") $(if $(CALIBRATION),--calibration "$(CALIBRATION)") $(if $(EVAL),--eval "$(EVAL)")
 
 bench: $(VENV)/.bench ## speed, default pipelines against ours, into docs/: CAMVID=DIR CALIBRATION=DIR EVAL=camvid:DIR:val
 	$(BIN)/python benchmarks/speed.py $(if $(CAMVID),--camvid "$(CAMVID)") $(if $(CALIBRATION),--calibration "$(CALIBRATION)") $(if $(EVAL),--eval "$(EVAL)")

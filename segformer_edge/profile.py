@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "python -m segformer_edge.profile out/model.tflite --operators --top 40",
     )
     parser.add_argument("file", metavar="FILE", help="a .pte, .tflite, .onnx or .xml file, of whatever origin")
-    parser.add_argument("--on", default="host", metavar="CPU", help="host (default), cortex-a53|a72|a76, armv7")
+    parser.add_argument("--on", default="host", metavar="CPU", help="host (default), cortex-a53|a72|a76, armv7, tflm")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default 1)")
     parser.add_argument("--no-delegate", action="store_true", help=".tflite with built-in kernels in place of XNNPACK")
     parser.add_argument(

@@ -131,7 +131,7 @@ class Planner:
         seen = Tiling()
         yield 2 * PIECES[0], seen
         for piece in PIECES:
-            tiling = self._tiling(size, piece)
+            tiling = self.tiling(size, piece)
             if tiling != seen:
                 seen = tiling
                 yield piece, tiling
@@ -158,7 +158,8 @@ class Planner:
         needed = self.way.bytes(found)
         return Plan(tiling, self.way.meaning, needed, needed <= budget, found.blocked_by)
 
-    def _tiling(self, size: tuple[int, int], piece: int) -> Tiling:
+    def tiling(self, size: tuple[int, int], piece: int) -> Tiling:
+        """The tiling whose pieces take ``piece`` bytes at most, as ``tiling_for`` makes it."""
         return tiling_for(self.network.config, size, piece, self.way, self.score_bytes)
 
     def _largest(self, size: tuple[int, int], budget: int, piece: int) -> tuple[int, int] | None:
@@ -172,7 +173,7 @@ class Planner:
         while low < high:
             middle = (low + high) // 2
             smaller = sides[middle][0], sides[middle][1]
-            if any(self._try(self._tiling(smaller, each), smaller, budget).fits for each in (piece, piece // 2)):
+            if any(self._try(self.tiling(smaller, each), smaller, budget).fits for each in (piece, piece // 2)):
                 low = middle + 1
             else:
                 high = middle

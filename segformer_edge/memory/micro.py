@@ -12,7 +12,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,9 +65,3 @@ def parse_allocations(words: str, latency_ms: float, version: str, device: str) 
         )
     parts = {name: int(size) for name, size in _PART.findall(words)}
     return Allocations(totals["head"], totals["tail"], parts, latency_ms, version, device)
-
-
-def first_reason(words: Sequence[str]) -> str:
-    """The line of the interpreter's complaints that says why, which is the first."""
-    told = [line.strip() for line in words if line.strip()]
-    return told[0] if told else "it said nothing"

@@ -9,9 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from segformer_edge.cli import run
+from segformer_edge.memory.subjects import random_inputs
 from segformer_edge.runtime.tflm import MicroInterpreter
 from segformer_edge.worker_process import answer_with
 
@@ -25,8 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measure(path: Path) -> dict[str, Any]:
     interpreter = MicroInterpreter(path)
     dtype, shape = interpreter.input
-    limits = np.iinfo(dtype)
-    image = np.random.default_rng(0).integers(limits.min, limits.max, shape, dtype=dtype, endpoint=True)
+    (image,) = random_inputs((("image", dtype, shape),), seed=0)
     start = time.perf_counter()
     interpreter.run(image)
     seconds = time.perf_counter() - start

@@ -14,6 +14,7 @@ from segformer_edge.memory.readers.executorch import read_executorch
 from segformer_edge.memory.readers.onnx import read_onnx
 from segformer_edge.memory.readers.openvino import read_openvino
 from segformer_edge.memory.readers.tflite import read_tflite
+from segformer_edge.memory.readers.tflm import read_tflm
 from segformer_edge.memory.reading import Reading
 from segformer_edge.memory.subjects import COMPILED
 from segformer_edge.progress import Progress
@@ -22,6 +23,8 @@ from segformer_edge.runtime.metadata import ArtifactMetadata, sidecar_path
 
 #: A setup of a runtime other than its default, in measure()'s words.
 NO_DELEGATE = "no-delegate"
+#: A device whose own interpreter runs here.
+MICRO = "tflm"
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,14 @@ def profile_file(
         raise UsageError("--compiled runs XNNPACK, --no-delegate does not.", hint="Name one of the two.")
     if threads < 1:
         raise UsageError(f"--threads is at least 1; got {threads}.")
-    if on != "host":
+    if on == MICRO and (form.name != "tflite" or compiled or not delegate or threads > 1):
+        raise UsageError(
+            f"TFLite Micro runs .tflite files, on one thread and without delegates; '{path}' was asked with others."
+            if form.name == "tflite"
+            else f"TFLite Micro runs .tflite files; '{path}' is {form.name}.",
+            hint="python -m segformer_edge.quantize --targets tflm writes one.",
+        )
+    if on not in ("host", MICRO):
         from segformer_edge.emulation.sysroot import open_cpu
 
         open_cpu(on)
@@ -129,7 +139,7 @@ def profile_file(
     tell.step(f"Reading {path.name}")
     reading = read_file(path, threads=threads, delegate=delegate, on=on)
     measured = None
-    if measuring:
+    if measuring and on != MICRO:
         tell.step(f"Measuring {path.name}" + (f" on an emulated {on}" if on != "host" else ""))
         try:
             variant = COMPILED if compiled else "" if delegate else NO_DELEGATE
@@ -152,6 +162,8 @@ def read_file(path: Path, *, threads: int = 1, delegate: bool = True, on: str = 
     """The graph and the plans in a file of any format. Raises ArtifactError for a damaged or refused one."""
     form = format_of(path).name
     try:
+        if on == MICRO:
+            return read_tflm(path)
         if form == "tflite":
             return read_tflite(path, threads=threads, delegate=delegate, on=on)
         if form == "executorch":

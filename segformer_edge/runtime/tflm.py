@@ -67,12 +67,15 @@ class MicroInterpreter:
 
 
 class TFLMRuntime:
-    """A ``.tflite`` of ours in TFLite Micro's interpreter, with its reference kernels; one thread, whatever is asked."""
+    """A ``.tflite`` of ours in TFLite Micro's interpreter: reference kernels, one thread, whatever is asked."""
 
     def __init__(self, path: Path, metadata: ArtifactMetadata, threads: int = 1) -> None:
         self._interpreter, self._metadata = MicroInterpreter(path), metadata
         self.versions = {"tflite-micro": version("tflite-micro")}
-        specs = (("input", metadata.input, self._interpreter.input), ("output", metadata.output, self._interpreter.output))
+        specs = (
+            ("input", metadata.input, self._interpreter.input),
+            ("output", metadata.output, self._interpreter.output),
+        )
         for what, spec, (dtype, shape) in specs:
             check_tensor(path, what, spec.shape, spec.dtype, shape, dtype)
 

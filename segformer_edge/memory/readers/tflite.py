@@ -27,11 +27,11 @@ _DTYPES = {
 _NAMES = {
     0: "ADD", 1: "AVERAGE_POOL_2D", 2: "CONCATENATION", 3: "CONV_2D", 4: "DEPTHWISE_CONV_2D", 6: "DEQUANTIZE",
     9: "FULLY_CONNECTED", 14: "LOGISTIC", 17: "MAX_POOL_2D", 18: "MUL", 19: "RELU", 21: "RELU6", 22: "RESHAPE",
-    23: "RESIZE_BILINEAR", 25: "SOFTMAX", 28: "TANH", 34: "PAD", 36: "GATHER", 39: "TRANSPOSE", 40: "MEAN", 41: "SUB",
-    42: "DIV", 43: "SQUEEZE", 45: "STRIDED_SLICE", 47: "EXP", 49: "SPLIT", 53: "CAST", 56: "ARG_MAX", 65: "SLICE",
-    67: "TRANSPOSE_CONV", 74: "SUM", 75: "SQRT", 76: "RSQRT", 78: "POW", 83: "PACK", 92: "SQUARE",
-    97: "RESIZE_NEAREST_NEIGHBOR", 99: "SQUARED_DIFFERENCE", 114: "QUANTIZE", 117: "HARD_SWISH", 126: "BATCH_MATMUL",
-    150: "GELU",
+    23: "RESIZE_BILINEAR", 25: "SOFTMAX", 26: "SPACE_TO_DEPTH", 28: "TANH", 34: "PAD", 36: "GATHER", 39: "TRANSPOSE",
+    40: "MEAN", 41: "SUB", 42: "DIV", 43: "SQUEEZE", 45: "STRIDED_SLICE", 47: "EXP", 49: "SPLIT", 53: "CAST",
+    56: "ARG_MAX", 65: "SLICE", 67: "TRANSPOSE_CONV", 74: "SUM", 75: "SQRT", 76: "RSQRT", 78: "POW", 83: "PACK",
+    92: "SQUARE", 97: "RESIZE_NEAREST_NEIGHBOR", 99: "SQUARED_DIFFERENCE", 114: "QUANTIZE", 117: "HARD_SWISH",
+    126: "BATCH_MATMUL", 150: "GELU",
 }  # fmt: skip
 #: Gaps inside an arena are alignment; more lies only between two arenas.
 _ARENA_GAP = 4096
@@ -51,15 +51,8 @@ def read_tflite(path: Path, *, threads: int = 1, delegate: bool = True, on: str 
     Raises ArtifactError for a damaged file or one that the interpreter refuses.
     """
     model = root_table(path.read_bytes())
-    subgraphs = model.tables(2)
-    if not subgraphs:
-        raise ArtifactError("it holds no graph")
-    builder, notes = _graph_of(model, subgraphs[0])
+    builder, notes = graph_of(model)
     after = _control_dependencies(model, len(builder.operators))
-    if len(subgraphs) > 1:
-        notes.append(
-            f"{len(subgraphs) - 1} more subgraphs are run by operators of the first; their tensors are not shown."
-        )
     with tempfile.TemporaryDirectory() as folder:
         try:
             answer = ask("tflite", path, threads=threads, folder=Path(folder), on=on)
@@ -85,10 +78,21 @@ def read_tflite(path: Path, *, threads: int = 1, delegate: bool = True, on: str 
     return Reading(shown, _plans(arenas, chosen, bool(delegated)), order, answer["versions"], tuple(notes))
 
 
-def _graph_of(model: Table, subgraph: Table) -> tuple[GraphBuilder, list[str]]:
-    """Tensors and operators of one subgraph as the file has them."""
-    builder = GraphBuilder()
+def graph_of(model: Table) -> tuple[GraphBuilder, list[str]]:
+    """Tensors and operators of the main subgraph as the file has them, and notes for the user.
+
+    Raises ArtifactError for a file without one, or damaged.
+    """
+    subgraphs = model.tables(2)
+    if not subgraphs:
+        raise ArtifactError("it holds no graph")
+    subgraph, builder = subgraphs[0], GraphBuilder()
     notes: list[str] = []
+    if len(subgraphs) > 1:
+        notes.append(
+            f"{len(subgraphs) - 1} more subgraphs are run by operators of the first; their tensors are not shown."
+        )
+    open_shapes = False
     buffers = [len(buffer.octets(0)) or buffer.scalar(2, "Q") for buffer in model.tables(4)]
     codes = [max(code.scalar(0, "b"), code.scalar(3, "i")) for code in model.tables(1)]
     inputs, outputs = set(subgraph.numbers(1, "i")), set(subgraph.numbers(2, "i"))
@@ -102,8 +106,7 @@ def _graph_of(model: Table, subgraph: Table) -> tuple[GraphBuilder, list[str]]:
         shape = tensor.numbers(0, "i")
         area = "file" if stored else "arena"
         builder.tensor(tensor.text(3) or f"tensor {i}", shape, dtype, kind, area=area, bytes=stored or None)
-        if -1 in tensor.numbers(7, "i") and not notes:
-            notes.append("Some tensors have no fixed shape; their bytes are those of the file's own shapes.")
+        open_shapes |= -1 in tensor.numbers(7, "i")
     for i, op in enumerate(subgraph.tables(3)):
         code = op.scalar(0, "I")
         if code >= len(codes):
@@ -113,6 +116,8 @@ def _graph_of(model: Table, subgraph: Table) -> tuple[GraphBuilder, list[str]]:
         if max([*taken, *given], default=0) >= len(builder.tensors):
             raise ArtifactError(f"damaged: operator {i} names tensor {max(*taken, *given)} of {len(builder.tensors)}")
         builder.operator(kind, taken, given, name=f"{kind} {i}")
+    if open_shapes:
+        notes.append("Some tensors have no fixed shape; their bytes are those of the file's own shapes.")
     return builder, notes
 
 

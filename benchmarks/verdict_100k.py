@@ -1,0 +1,241 @@
+"""Does SegFormer-B0 work "in a chip of edge device with only 100k memory"? Executed by TFLite Micro, into docs/100kB.md.
+
+    python benchmarks/verdict_100k.py [--camvid W --calibration DIR --eval camvid:DIR:val] [--sizes 96,128,...]
+
+For the demo checkpoint, and a CamVid one where it is named: two files of 128x128, tiled for 100,000 bytes of
+activations and untiled; both run on every evaluation image and must agree bit for bit. For each size, the least arena of
+all plans, and whether a file of that plan really takes it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from machine import machine
+from marked_block import lines, update
+from random_network import random_network
+
+from segformer_edge.cli import EXIT_FAILED, EXIT_OK, Parser, run
+from segformer_edge.data.datasets import open_dataset
+from segformer_edge.errors import UsageError
+from segformer_edge.export.planner import Planner, way_of
+from segformer_edge.export.targets import choose_targets
+from segformer_edge.export.tflm import emitted_micro, write_smallest
+from segformer_edge.jsonfile import write_json
+from segformer_edge.memory.flatbuffer import root_table
+from segformer_edge.memory.micro import Allocations, allocations
+from segformer_edge.memory.readers.tflite import graph_of
+from segformer_edge.model.config import STRIDE
+from segformer_edge.pipeline import QuantizeOptions, quantize
+from segformer_edge.progress import Progress, progress_for_terminal
+from segformer_edge.report.schema import Report
+from segformer_edge.rewrite.tiling import Tiling
+from segformer_edge.runtime.segmenter import Segmenter
+
+BUDGET, SIDE = 100_000, 128
+SIDES = (96, 128, 160, 192, 256, 320, 384, 512)
+#: Bytes of the devices asked about, and what they are called.
+DEVICES = {"100 kB": 100_000, "256 kB": 256_000, "384 kB": 384_000, "1 MB": 1_000_000, "2 MB": 2_000_000,
+           "4 MB": 4_000_000}  # fmt: skip
+CLASSES = 11
+#: A piece is a share of the arena; finer ones than these have not needed less.
+_SHARES = (4, 8, 16)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One checkpoint at 128x128: the file within the budget against the untiled one, on ``images`` images."""
+
+    name: str
+    images: int
+    fp32_miou: float | None
+    miou: float | None
+    activations: int
+    persistent: int
+    untiled_activations: int
+    untiled_persistent: int
+    #: Images on which every label is the same.
+    same: int
+    #: Milliseconds of one inference by TFLite Micro's reference kernels on this machine.
+    ms: float
+    untiled_ms: float
+    operators: int
+    untiled_operators: int
+    tiling: dict[str, object]
+
+    @property
+    def holds(self) -> bool:
+        """Whether SegFormer-B0 works in this memory, and computes what it computes elsewhere."""
+        return self.activations <= BUDGET and self.same == self.images
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The least arena of all plans for a square input, and what the interpreter then recorded."""
+
+    side: int
+    planned: int
+    recorded: int
+    persistent: int
+    operators: int
+
+
+def verdict(name: str, options: QuantizeOptions, tell: Progress) -> Verdict:
+    """Make both files below ``options.out``, run them on the whole data set and compare."""
+    reports: dict[str, Report] = {}
+    for kind, budget in (("tiled", BUDGET), ("untiled", None)):
+        tell.step(f"{name}: the {kind} file")
+        here = {**vars(options), "out": options.out / kind, "memory_budget": budget}
+        if kind == "untiled":  # scored once
+            here |= {"dataset": None, "encodings": options.out / "tiled" / "encodings.json"}
+        reports[kind] = quantize(QuantizeOptions(**here), tell)
+    targets = {kind: report.targets[0] for kind, report in reports.items()}
+    for kind, found in targets.items():
+        if not found.files:
+            raise UsageError(f"The {kind} file was not made: {found.error}")
+    files = {kind: options.out / kind / found.files[0] for kind, found in targets.items()}
+    recorded = {kind: allocations(file) for kind, file in files.items()}
+    assert options.dataset is not None
+    same = compare(files["tiled"], files["untiled"], options, tell)
+    score, plan = reports["tiled"].reference, targets["tiled"].budget
+    return Verdict(
+        name=name,
+        images=len(options.dataset),
+        fp32_miou=score.fp32_miou,
+        miou=targets["tiled"].miou,
+        activations=recorded["tiled"].activations,
+        persistent=recorded["tiled"].persistent,
+        untiled_activations=recorded["untiled"].activations,
+        untiled_persistent=recorded["untiled"].persistent,
+        same=same,
+        ms=recorded["tiled"].latency_ms,
+        untiled_ms=recorded["untiled"].latency_ms,
+        operators=_operators(files["tiled"]),
+        untiled_operators=_operators(files["untiled"]),
+        tiling=dict(plan.tiling or {}) if plan is not None else {},
+    )
+
+
+def _operators(file: Path) -> int:
+    return len(graph_of(root_table(file.read_bytes()))[0].operators)
+
+
+def compare(one: Path, other: Path, options: QuantizeOptions, tell: Progress) -> int:
+    """Images on which both files give the same labels."""
+    segmenters, dataset = [Segmenter.load(file) for file in (one, other)], options.dataset
+    assert dataset is not None
+    advance, same = tell.bar("compare bit for bit", len(dataset)), 0
+    for i in range(len(dataset)):
+        image = dataset[i].image
+        same += bool(np.array_equal(*(each.infer(each.prepare(image)) for each in segmenters)))
+        advance()
+    return same
+
+
+def floor(side: int, folder: Path, tell: Progress) -> Floor:
+    """Of some plans for ``side`` the one that needs least, written and executed."""
+    network = random_network("b0", CLASSES, "full", "labels")
+    planner = Planner(network, way_of("tflm", network))  # type: ignore[arg-type]
+    best: tuple[int, Tiling] | None = None
+    bound = 4 * side * side + side * side // 8
+    for share in _SHARES:
+        tiling = planner.tiling((side, side), max(bound // share, 2048))
+        tell.step(f"{side}x{side}: {tiling}")
+        needed = planner.forecast(tiling, (side, side)).arena
+        if best is not None and needed >= best[0]:
+            break
+        best = needed, tiling
+    assert best is not None
+    graph = emitted_micro(random_network("b0", CLASSES, "full", "labels").tile(best[1]), (side, side))
+    found: Allocations = write_smallest(graph, folder / f"floor-{side}.tflite")
+    return Floor(side, best[0], found.activations, found.persistent, len(graph.operators))
+
+
+def table(verdicts: Sequence[Verdict], floors: Sequence[Floor]) -> str:
+    """The page's block."""
+    words = [f"Measured on: {machine()}.", ""]
+    header = ["128x128, TFLite Micro", *(v.name for v in verdicts)]
+
+    def row(title: str, cells: Sequence[str]) -> list[str]:
+        return [title, *cells]
+
+    rows = [
+        row("activations, at most 100,000 bytes", [f"**{v.activations:,}**" for v in verdicts]),
+        row("activations, untiled file", [f"{v.untiled_activations:,}" for v in verdicts]),
+        row("persistent part of the arena (64-bit pointers)", [f"{v.persistent:,}" for v in verdicts]),
+        row("persistent part, untiled file", [f"{v.untiled_persistent:,}" for v in verdicts]),
+        row("label maps equal bit for bit", [f"{v.same} of {v.images}" for v in verdicts]),
+        row("mIoU, tiled file", [_fraction(v.miou) for v in verdicts]),
+        row("mIoU, float32 at 128x128", [_fraction(v.fp32_miou) for v in verdicts]),
+        row("operators, untiled -> tiled", [f"{v.untiled_operators} -> {v.operators}" for v in verdicts]),
+        row("time, untiled -> tiled", [f"{v.untiled_ms:.0f} -> {v.ms:.0f} ms" for v in verdicts]),
+        row("verdict", ["PASS" if v.holds else "FAIL" for v in verdicts]),
+    ]
+    words += lines(header, rows)
+    if floors:
+        words += ["", "What fits where: the least activation arena at each input size, executed by TFLite Micro.", ""]
+        header = ["input", "activations", "persistent", "operators", *DEVICES]
+        cells = [
+            [
+                f"{f.side}x{f.side}", f"{f.recorded:,}", f"{f.persistent:,}", f"{f.operators:,}",
+                *("fits" if f.recorded <= size else "-" for size in DEVICES.values()),
+            ]
+            for f in floors
+        ]  # fmt: skip
+        words += lines(header, cells)
+    return "\n".join(words)
+
+
+def _fraction(value: float | None) -> str:
+    return "not scored" if value is None else f"{value:.4f}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; 1 where the verdict is FAIL."""
+    parser = Parser("python benchmarks/verdict_100k.py", "SegFormer-B0 in 100,000 bytes of activation memory.")
+    parser.add_argument("--camvid", metavar="W", help="a CamVid checkpoint beside the demo's")
+    parser.add_argument("--calibration", type=Path, metavar="DIR", help="images to calibrate it on")
+    parser.add_argument("--eval", metavar="DATASET", help="images to score it on, like camvid:DIR:val")
+    parser.add_argument("--sizes", default=",".join(map(str, SIDES)), metavar="LIST", help="inputs of the second table")
+    parser.add_argument("--out", type=Path, default=Path("out/verdict"), metavar="DIR", help="where the files go")
+    parser.add_argument("--page", type=Path, default=Path("docs/100kB.md"), metavar="FILE", help="the page to fill")
+    options = parser.parse_args(argv)
+    sides = [int(side) for side in options.sizes.split(",") if side]
+    if any(side % STRIDE or side < STRIDE for side in sides):
+        raise UsageError(f"Sizes are multiples of {STRIDE}; got {options.sizes}.")
+    if options.camvid and not (options.calibration and options.eval):
+        raise UsageError("--camvid needs --calibration DIR and --eval DATASET.")
+    common = {"size": (SIDE, SIDE), "output": "labels", "targets": choose_targets(["tflm"]), "max_drop": 100.0,
+              "force": True}  # fmt: skip
+    cases = {"demo scenes": QuantizeOptions(out=options.out / "demo", dataset=open_dataset("demo"), **common)}
+    if options.camvid:
+        cases["CamVid val"] = QuantizeOptions(
+            out=options.out / "camvid", weights=options.camvid, calibration=options.calibration,
+            dataset=open_dataset(options.eval), **common,
+        )  # fmt: skip
+    start = time.perf_counter()
+    options.out.mkdir(parents=True, exist_ok=True)
+    with progress_for_terminal() as tell:
+        verdicts = [verdict(name, case, tell) for name, case in cases.items()]
+        floors = [floor(side, options.out, tell) for side in sides]
+    block = table(verdicts, floors)
+    print(block)
+    update(options.page, "verdict", block)
+    value = {
+        "machine": machine(),
+        "seconds": time.perf_counter() - start,
+        "verdicts": [asdict(v) for v in verdicts],
+        "floors": [asdict(f) for f in floors],
+    }
+    write_json(options.page.with_suffix(".json"), json.loads(json.dumps(value)))
+    return EXIT_OK if all(v.holds for v in verdicts) else EXIT_FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
