@@ -1,10 +1,10 @@
-"""Does SegFormer-B0 work "in a chip of edge device with only 100k memory"? Executed by TFLite Micro, into docs/100kB.md.
+"""Does SegFormer-B0 work "in a chip of edge device with only 100k memory"? Executed by TFLite Micro.
 
     python benchmarks/verdict_100k.py [--camvid W --calibration DIR --eval camvid:DIR:val] [--sizes 96,128,...]
 
 For the demo checkpoint, and a CamVid one where it is named: two files of 128x128, tiled for 100,000 bytes of
-activations and untiled; both run on every evaluation image and must agree bit for bit. For each size, the least arena of
-all plans, and whether a file of that plan really takes it.
+activations and untiled; both run on every evaluation image and must agree bit for bit. For each size, the least arena
+of all plans, and whether a file of that plan really takes it. Fills docs/100kB.md and writes docs/100kB.json.
 """
 
 from __future__ import annotations
