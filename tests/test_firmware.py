@@ -36,7 +36,7 @@ def test_a_compiler_makes_the_same_bytes(micro, tmp_path, capsys):
 
 
 def test_only_files_for_tflite_micro(micro, tiny_run, tmp_path):
-    with pytest.raises(UsageError, match="made for tflite(.|\n)*--targets tflm"):
+    with pytest.raises(UsageError, match=r"made for tflite(.|\n)*--targets tflm"):
         main([str(tiny_run.file("tflite")), "--out", str(tmp_path / "out")])
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
