@@ -182,9 +182,13 @@ def verify(file: Path, digest: str) -> None:
 
 
 def _stub_7z(folder: Path) -> None:
-    """An empty library in place of p7zip's, which libbacktrace names but calls only to read crashed programs."""
+    """A library of empty functions in place of p7zip's, which libbacktrace needs only to read crashed programs."""
     folder.mkdir(parents=True, exist_ok=True)
-    _run(["g++", "-shared", "-x", "c++", "/dev/null", "-o", str(folder / "7z.so")])
+    names = ["CrcGenerateTable", "Crc64GenerateTable"]
+    names += [f"XzUnpacker_{name}" for name in ("Code", "Construct", "Free", "IsStreamWasFinished")]
+    source = folder / "7z.cpp"
+    source.write_text("".join(f'extern "C" void {name}() {{}}\n' for name in names))
+    _run(["g++", "-shared", "-fPIC", str(source), "-o", str(folder / "7z.so")])
 
 
 def _try_tools(toolchain: Toolchain) -> None:

@@ -21,6 +21,10 @@ class Segmenter(
     private val decoder = LabelDecoder(metadata)
     private var upright: RgbImage? = null
 
+    /** The latest picture, upright, as the network saw it before resizing; the next frame overwrites it. */
+    var picture: RgbImage? = null
+        private set
+
     /** Of the latest picture. */
     var times = FrameTimes(0.0, 0.0, 0.0)
         private set
@@ -52,6 +56,7 @@ class Segmenter(
         val output = engine.run(input)
         val inferred = System.nanoTime()
         val labels = decoder.decode(output, image.width, image.height, out)
+        picture = image
         times = FrameTimes(ms(start, prepared), ms(prepared, inferred), ms(inferred, System.nanoTime()))
         return labels
     }
