@@ -17,10 +17,11 @@ import numpy as np
 from androidkit.frames import CameraFrame, camera_frame
 from androidkit.sidecars import sidecar, wrong_sidecars
 from segformer_edge.data.processing import Preprocessing, resize_image, resize_labels
-from segformer_edge.data.scenes import draw_scene
+from segformer_edge.data.scenes import PALETTE, draw_scene
 from segformer_edge.data.upsampling import LabelUpsampler
 from segformer_edge.runtime.frame import FrameTools
 from segformer_edge.runtime.metadata import ArtifactMetadata
+from segformer_edge.runtime.pictures import overlay
 
 SEED = 20
 ORIENTATIONS = tuple((turns, mirrored) for turns in range(4) for mirrored in (False, True))
@@ -64,6 +65,7 @@ def write_vectors(folder: Path) -> int:
     _frames(vectors, rng)
     _upsampling(vectors, rng)
     _label_resizing(vectors, rng)
+    _blending(vectors, rng)
     _pipeline(vectors, rng)
     _sidecars(vectors)
     (folder / "cases.json").write_text(json.dumps({"cases": vectors.cases}))
@@ -158,6 +160,16 @@ def _label_resizing(vectors: Vectors, rng: np.random.Generator) -> None:
         vectors.add(
             "labels", height=height, width=width, new_height=new_height, new_width=new_width, labels=labels,
             expected=resize_labels(labels, (new_height, new_width)),
+        )  # fmt: skip
+
+
+def _blending(vectors: Vectors, rng: np.random.Generator) -> None:
+    for opacity in (0.0, 0.25, 0.3, 0.5, 0.77, 1.0):
+        image = _image(rng, 40, 60)
+        labels = rng.integers(0, len(PALETTE), (40, 60), dtype=np.uint8)
+        vectors.add(
+            "blend", height=40, width=60, image=image, labels=labels, palette=[list(c) for c in PALETTE],
+            percent=round(100 * opacity), expected=overlay(image, labels, PALETTE, round(100 * opacity) / 100),
         )  # fmt: skip
 
 

@@ -3,7 +3,7 @@ package dev.segformeredge.demo.checks
 import dev.segformeredge.demo.core.Metadata
 import dev.segformeredge.demo.core.ModelException
 import dev.segformeredge.demo.core.ModelFiles
-import java.io.File
+import dev.segformeredge.demo.core.PickedFiles
 import org.junit.Assert.assertEquals
 import org.junit.Assert.assertNull
 import org.junit.Assert.assertTrue
@@ -11,6 +11,7 @@ import org.junit.Assert.fail
 import org.junit.Rule
 import org.junit.Test
 import org.junit.rules.TemporaryFolder
+import java.io.File
 
 /** Files that are wrong, or lack their metadata, give a message. */
 class MetadataTest {
@@ -19,15 +20,16 @@ class MetadataTest {
 
     /** Whatever Python refuses the app refuses with a message, and takes what Python takes. */
     @Test
-    fun sameVerdictsAsPython() = Vectors.forEach("sidecar", 500) { case ->
-        val message = refusal { Metadata.parse(case.text("metadata"), "'model.pte.json'") }
-        if (case.flag("valid")) {
-            assertNull("${case.text("why")}: $message", message)
-        } else {
-            assertTrue("taken: ${case.text("why")}", message != null)
-            assertTrue(message, message.orEmpty().startsWith("'model.pte.json'"))
+    fun sameVerdictsAsPython() =
+        Vectors.forEach("sidecar", 500) { case ->
+            val message = refusal { Metadata.parse(case.text("metadata"), "'model.pte.json'") }
+            if (case.flag("valid")) {
+                assertNull("${case.text("why")}: $message", message)
+            } else {
+                assertTrue("taken: ${case.text("why")}", message != null)
+                assertTrue(message, message.orEmpty().startsWith("'model.pte.json'"))
+            }
         }
-    }
 
     @Test
     fun aModelWithItsSidecarOpens() {
@@ -74,12 +76,24 @@ class MetadataTest {
     fun anotherFormatIsSaid() {
         val file = model()
         val sidecar = sidecarOf(file)
-        sidecar.writeText(sidecar.readText().replace("\"executorch\"", "\"tflite\"").replace("model.pte", "model.tflite"))
+        sidecar.writeText(
+            sidecar.readText().replace("\"executorch\"", "\"tflite\"").replace("model.pte", "model.tflite"),
+        )
         expect("describes a file of format tflite") { ModelFiles.open(file) }
     }
 
     @Test
     fun noFileIsSaid() = expect("There is no file 'gone.pte'") { ModelFiles.open(File(folder.root, "gone.pte")) }
+
+    @Test
+    fun pickedFilesAreSorted() {
+        val names = listOf("notes.txt", "b.pte", "b.pte.json", "a.pte", "a.pte.json", "c.pte")
+        assertEquals(listOf("a.pte", "b.pte"), PickedFiles.models(names))
+        assertEquals("c.pte", PickedFiles.model(listOf("c.pte")))
+        expect("There is no .pte file among notes.txt") { PickedFiles.model(listOf("notes.txt")) }
+        expect("several models: b.pte, a.pte") { PickedFiles.model(names.dropLast(1)) }
+        for (name in listOf("", "..", "a/b", "a\\b")) expect("is no file name") { PickedFiles.plain(name) }
+    }
 
     private fun model(): File {
         val file = folder.newFile("model.pte")
@@ -92,7 +106,10 @@ class MetadataTest {
 
     private fun sidecarOf(file: File): File = File(file.parentFile, ModelFiles.sidecarName(file.name))
 
-    private fun expect(words: String, action: () -> Unit) {
+    private fun expect(
+        words: String,
+        action: () -> Unit,
+    ) {
         val message = refusal(action)
         if (message == null) fail("nothing was refused")
         assertTrue(message, message.orEmpty().contains(words))

@@ -1,22 +1,27 @@
 package dev.segformeredge.demo.checks
 
 import dev.segformeredge.demo.core.Json
+import dev.segformeredge.demo.core.JsonFields
 import dev.segformeredge.demo.core.RgbImage
 import dev.segformeredge.demo.core.YuvFrame
 import dev.segformeredge.demo.core.YuvPlane
+import org.junit.Assert.assertEquals
+import org.junit.Assert.assertTrue
 import java.io.File
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
-import org.junit.Assert.assertEquals
-import org.junit.Assert.assertTrue
 
 /** One golden vector: numbers, texts and the names of files with arrays. */
-class Case(private val values: Map<*, *>) {
+class Case(
+    private val values: Map<*, *>,
+) {
     fun int(key: String): Int = (values[key] as Long).toInt()
 
     fun flag(key: String): Boolean = values[key] as Boolean
 
     fun text(key: String): String = values[key] as String
+
+    fun colours(key: String): List<Int> = JsonFields(values, "case").colours(key)
 
     fun bytes(key: String): ByteArray = File(Vectors.folder, text(key)).readBytes()
 
@@ -47,7 +52,11 @@ object Vectors {
     }
 
     /** Calls [check] for each case of a [kind], of which there must be at least [atLeast]. */
-    fun forEach(kind: String, atLeast: Int, check: (Case) -> Unit) {
+    fun forEach(
+        kind: String,
+        atLeast: Int,
+        check: (Case) -> Unit,
+    ) {
         val chosen = cases.filter { it.text("kind") == kind }
         assertTrue("${chosen.size} cases of $kind", chosen.size >= atLeast)
         chosen.forEach(check)
@@ -62,7 +71,11 @@ fun direct(bytes: ByteArray): ByteBuffer {
 
 fun bytesOf(buffer: ByteBuffer): ByteArray = ByteArray(buffer.remaining()).also { buffer.duplicate().get(it) }
 
-fun assertSameBytes(case: Case, expected: ByteArray, actual: ByteArray) {
+fun assertSameBytes(
+    case: Case,
+    expected: ByteArray,
+    actual: ByteArray,
+) {
     assertEquals("bytes of $case", expected.size, actual.size)
     val different = expected.indices.count { expected[it] != actual[it] }
     if (different > 0) {

@@ -69,7 +69,11 @@ class JsonFields(
         list(key, null).mapIndexed { i, item ->
             val colour = item as? List<*> ?: fail("$key[$i]", "is not [red, green, blue]")
             val channels = colour.map { channel -> (channel as? Long)?.takeIf { it in 0L..255L } }
-            if (channels.size != 3 || null in channels) fail("$key[$i]", "is $colour, not [red, green, blue] of 0 to 255")
+            if (channels.size != 3 ||
+                null in channels
+            ) {
+                fail("$key[$i]", "is $colour, not [red, green, blue] of 0 to 255")
+            }
             channels.filterNotNull().fold(0) { rgb, channel -> (rgb shl 8) or channel.toInt() }
         }
 

@@ -58,17 +58,40 @@ class LabelDecoder(
         height: Int,
     ): LabelUpsampler {
         upsampler?.takeIf { it.width == width && it.height == height }?.let { return it }
-        val (h, w) = if (spec.layout == Layout.NCHW) Pair(spec.shape[2], spec.shape[3]) else Pair(spec.shape[1], spec.shape[2])
+        val (h, w) =
+            if (spec.layout ==
+                Layout.NCHW
+            ) {
+                Pair(spec.shape[2], spec.shape[3])
+            } else {
+                Pair(spec.shape[1], spec.shape[2])
+            }
         val exact = spec.dtype != DType.FLOAT32
         return LabelUpsampler(metadata.classNames.size, h, w, spec.layout, exact, width, height).also { upsampler = it }
     }
 
     private fun readLogits(source: ByteBuffer) {
         when (spec.dtype) {
-            DType.FLOAT32 -> source.asFloatBuffer().get(logits)
-            DType.INT16 -> source.asShortBuffer().let { shorts -> for (i in logits.indices) logits[i] = shorts[i].toFloat() }
-            DType.UINT8 -> for (i in logits.indices) logits[i] = (source[i].toInt() and 0xff).toFloat()
-            else -> for (i in logits.indices) logits[i] = source[i].toFloat()
+            DType.FLOAT32 -> {
+                source.asFloatBuffer().get(logits)
+            }
+
+            DType.INT16 -> {
+                source.asShortBuffer().let { shorts ->
+                    for (i in logits.indices) {
+                        logits[i] =
+                            shorts[i].toFloat()
+                    }
+                }
+            }
+
+            DType.UINT8 -> {
+                for (i in logits.indices) logits[i] = (source[i].toInt() and 0xff).toFloat()
+            }
+
+            else -> {
+                for (i in logits.indices) logits[i] = source[i].toFloat()
+            }
         }
     }
 
@@ -83,7 +106,11 @@ class LabelDecoder(
                     DType.UINT8 -> source[i].toLong() and 0xff
                     else -> source[i].toLong()
                 }
-            if (label < 0 || label >= classes) throw ModelException("The network gave label $label of $classes classes.")
+            if (label < 0 ||
+                label >= classes
+            ) {
+                throw ModelException("The network gave label $label of $classes classes.")
+            }
             labels[i] = label.toByte()
         }
     }

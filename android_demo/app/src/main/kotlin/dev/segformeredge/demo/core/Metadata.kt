@@ -123,7 +123,11 @@ data class Metadata(
         ) {
             val shape =
                 if (m.input.layout == Layout.NCHW) listOf(1, 3, m.height, m.width) else listOf(1, m.height, m.width, 3)
-            if (m.input.shape != shape) f.fail("input.shape", "is ${m.input.shape}; with this size and layout it is $shape")
+            if (m.input.shape !=
+                shape
+            ) {
+                f.fail("input.shape", "is ${m.input.shape}; with this size and layout it is $shape")
+            }
             checkQuantization("input", m.input, needed = m.input.dtype != DType.FLOAT32, f)
             checkQuantization("output", m.output, needed = m.output.dtype != DType.FLOAT32 && !m.givesLabels, f)
             if (m.std.min() <= 0) f.fail("normalisation.std", "is ${m.std}; deviations are positive")

@@ -66,7 +66,10 @@ class ModelFiles private constructor(
                     }
                 }
             }
-            return digest.digest().joinToString("") { byte -> HEX[byte.toInt() and 0xff shr 4].toString() + HEX[byte.toInt() and 0xf] }
+            return digest.digest().joinToString("") { byte ->
+                HEX[byte.toInt() and 0xff shr 4].toString() +
+                    HEX[byte.toInt() and 0xf]
+            }
         }
 
         private fun text(file: File): String {

@@ -23,10 +23,11 @@ class Palette(
     fun blend(
         image: RgbImage,
         labels: LabelMap,
-        opacity: Float,
+        opacity: Double,
         pixels: IntArray,
     ) {
-        val rest = 1f - opacity
+        val share = opacity.toFloat()
+        val rest = (1.0 - opacity).toFloat()
         for (i in labels.data.indices) {
             val colour = opaque[labels.data[i].toInt() and 0xff]
             var pixel = BLACK
@@ -34,7 +35,7 @@ class Palette(
                 val shift = 16 - 8 * c
                 val below = image.data[3 * i + c].toInt() and 0xff
                 val above = (colour shr shift) and 0xff
-                val mixed = if (colour == 0) below else Math.rint((below * rest + above * opacity).toDouble()).toInt()
+                val mixed = if (colour == 0) below else Math.rint((below * rest + above * share).toDouble()).toInt()
                 pixel = pixel or (mixed shl shift)
             }
             pixels[i] = pixel

@@ -13,9 +13,11 @@ object PickedFiles {
         val models = names.filter { it.endsWith(SUFFIX) }
         return when (models.size) {
             1 -> models[0]
+
             0 -> throw ModelException(
                 "There is no .pte file among ${names.joinToString()}. Pick a .pte and its .json together.",
             )
+
             else -> throw ModelException("These are several models: ${models.joinToString()}. Pick one and its .json.")
         }
     }

@@ -113,7 +113,16 @@ class YuvConverter {
         const val U_TO_GREEN = -5636
         const val U_TO_BLUE = 29049
 
-        fun clamp(value: Int): Byte = (if (value < 0) 0 else if (value > 255) 255 else value).toByte()
+        fun clamp(value: Int): Byte =
+            (
+                if (value < 0) {
+                    0
+                } else if (value > 255) {
+                    255
+                } else {
+                    value
+                }
+            ).toByte()
 
         fun fitted(
             row: ByteArray,

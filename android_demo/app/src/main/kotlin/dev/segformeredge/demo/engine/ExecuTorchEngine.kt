@@ -57,11 +57,18 @@ class ExecuTorchEngine private constructor(
         }
         return when (spec.dtype) {
             DType.INT8 -> ByteBuffer.wrap(output.dataAsByteArray)
+
             DType.UINT8 -> ByteBuffer.wrap(output.dataAsUnsignedByteArray)
+
             DType.FLOAT32 -> filled(4) { asFloatBuffer().put(output.dataAsFloatArray) }
+
             DType.INT32 -> filled(4) { asIntBuffer().put(output.dataAsIntArray) }
+
             DType.INT64 -> filled(8) { asLongBuffer().put(output.dataAsLongArray) }
-            DType.INT16 -> throw ModelException("ExecuTorch's Java API hands out no int16, which '${metadata.file}' gives.")
+
+            DType.INT16 -> throw ModelException(
+                "ExecuTorch's Java API hands out no int16, which '${metadata.file}' gives.",
+            )
         }
     }
 

@@ -108,7 +108,7 @@ class Inference(
 
     /** Gives the latest picture with its classes over it to [use] on the inference thread; null if there is none. */
     fun blend(
-        opacity: Float,
+        opacity: Double,
         use: (Bitmap?) -> Unit,
     ) = work {
         val image = segmenter?.picture

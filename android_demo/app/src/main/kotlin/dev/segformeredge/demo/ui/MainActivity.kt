@@ -115,11 +115,18 @@ class MainActivity :
         if (checkSelfPermission(Manifest.permission.CAMERA) == PackageManager.PERMISSION_GRANTED) return true
         val why = getString(R.string.camera_why)
         when {
-            shouldShowRequestPermissionRationale(Manifest.permission.CAMERA) ->
+            shouldShowRequestPermissionRationale(Manifest.permission.CAMERA) -> {
                 notice.show(why, getString(R.string.allow)) { requestCamera() }
+            }
+
             // Refused for good: only the settings can change that.
-            asked -> notice.show(why, getString(R.string.settings)) { openSettings() }
-            else -> requestCamera()
+            asked -> {
+                notice.show(why, getString(R.string.settings)) { openSettings() }
+            }
+
+            else -> {
+                requestCamera()
+            }
         }
         return false
     }
@@ -147,7 +154,11 @@ class MainActivity :
     }
 
     private fun openSettings() =
-        open { startActivity(Intent(Settings.ACTION_APPLICATION_DETAILS_SETTINGS, Uri.fromParts("package", packageName, null))) }
+        open {
+            startActivity(
+                Intent(Settings.ACTION_APPLICATION_DETAILS_SETTINGS, Uri.fromParts("package", packageName, null)),
+            )
+        }
 
     // Models
 
@@ -219,7 +230,7 @@ class MainActivity :
     }
 
     private fun share() =
-        inference.blend(overlay.opacity) { picture ->
+        inference.blend(overlay.opacity.toDouble()) { picture ->
             val intent = picture?.let { ShareProvider.share(applicationContext, it) }
             runOnUiThread {
                 if (destroyed) return@runOnUiThread

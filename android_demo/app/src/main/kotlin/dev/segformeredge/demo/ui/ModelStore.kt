@@ -16,7 +16,13 @@ class ModelStore(
     private val context: Context,
 ) {
     /** Names of the models in the app's assets. */
-    fun carried(): List<String> = PickedFiles.models(context.assets.list("")?.toList().orEmpty())
+    fun carried(): List<String> =
+        PickedFiles.models(
+            context.assets
+                .list("")
+                ?.toList()
+                .orEmpty(),
+        )
 
     /** A model from the assets. Throws [ModelException]. Takes a while: not for the main thread. */
     fun openCarried(name: String): ModelFiles {
