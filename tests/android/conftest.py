@@ -1,4 +1,4 @@
-"""One toolchain, one build and one set of vectors for all Android checks. A missing tool fails, with what installs it."""
+"""One toolchain, build and set of vectors for all Android checks. A missing tool fails, with what installs it."""
 
 from __future__ import annotations
 

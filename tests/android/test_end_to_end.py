@@ -53,9 +53,9 @@ def camera(tmp_path_factory: pytest.TempPathFactory) -> Camera:
 
 @pytest.fixture(scope="module")
 def models(run_quantize: Callable, tiny_weights: Path) -> dict[str, Path]:
-    """The demo checkpoint with logits, a tiny one with the labels chosen in the graph, and one left in float."""
+    """Logits in int8, labels chosen in the graph, and logits in float."""
     runs = {
-        "logits": run_quantize("demo", (64, 96), targets="executorch"),
+        "logits": run_quantize(tiny_weights, (64, 96), targets="executorch"),
         "labels": run_quantize(tiny_weights, (64, 96), targets="executorch", output="labels"),
         "float": run_quantize(tiny_weights, (64, 96), targets="executorch", recipe="float"),
     }
@@ -112,7 +112,7 @@ def _message(build: Build, model: Path, about: dict | None, camera: Camera) -> s
     return printed
 
 
-def test_a_missing_sidecar_gives_a_message(build: Build, models: dict[str, Path], camera: Camera, tmp_path: Path) -> None:
+def test_no_sidecar_gives_a_message(build: Build, models: dict[str, Path], camera: Camera, tmp_path: Path) -> None:
     model, _ = _copy(models["labels"], tmp_path)
     assert "message: 'model.pte' has no metadata" in _message(build, model, None, camera)
 

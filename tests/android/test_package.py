@@ -13,7 +13,7 @@ pytestmark = pytest.mark.android
 
 DEMO = APP.parents[2]
 #: Of the app itself, without dependencies and models.
-MOST_CODE, MOST_RESOURCES = 160_000, 40_000
+MOST_CODE, MOST_RESOURCES = 250_000, 40_000
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +45,7 @@ def test_native_libraries(build: Build, archive: zipfile.ZipFile) -> None:
         assert libraries[f"lib/{abi}/libexecutorch.so"].compress_type == zipfile.ZIP_STORED
         library = build.tools.executorch_library(abi)
         assert machine in run("readelf", "-h", library)
-        segments = re.findall(r"^\s+LOAD .*\n.* (0x[0-9a-f]+)$", run("readelf", "-lW", library), re.MULTILINE)
-        segments = segments or re.findall(r"^\s+LOAD .* (0x[0-9a-f]+)$", run("readelf", "-lW", library), re.MULTILINE)
+        segments = re.findall(r"^ +LOAD .* (0x[0-9a-f]+)$", run("readelf", "-lW", library), re.MULTILINE)
         assert segments and all(int(alignment, 16) >= 0x4000 for alignment in segments), segments
 
 
@@ -92,7 +91,7 @@ def test_gradle_files_say_the_same() -> None:
     app = (DEMO / "app/build.gradle.kts").read_text()
     assert f"minSdk = {MIN_SDK}" in app and f"targetSdk = {TARGET_SDK}" in app
     assert 'namespace = "dev.segformeredge.demo"' in app
-    assert re.findall(r'abiFilters \+= listOf\(([^)]*)\)', app) == [", ".join(f'"{abi}"' for abi in ABIS)]
+    assert re.findall(r"abiFilters \+= listOf\(([^)]*)\)", app) == [", ".join(f'"{abi}"' for abi in ABIS)]
     dependencies = re.findall(r'^\s+\w*[iI]mplementation\("([^:"]+:[^:"]+):', app, re.MULTILINE)
     assert dependencies == ["org.pytorch:executorch-android", "org.jetbrains.kotlin:kotlin-stdlib"]
-    assert re.search(rf'kotlin-stdlib:{re.escape(KOTLIN)}\.', app)
+    assert re.search(rf"kotlin-stdlib:{re.escape(KOTLIN)}\.", app)

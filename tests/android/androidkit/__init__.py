@@ -1,1 +1,1 @@
-"""What the Android checks are made of: the toolchain, the build without Gradle, golden vectors, ExecuTorch under a JVM."""
+"""What the Android checks are made of: toolchain, build without Gradle, golden vectors, ExecuTorch under a JVM."""

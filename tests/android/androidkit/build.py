@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import sysconfig
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -18,6 +19,7 @@ APP = ROOT / "android_demo/app/src/main"
 HERE = Path(__file__).parents[1]
 ABIS = ("arm64-v8a", "x86_64")
 MIN_SDK, TARGET_SDK = 26, 36
+PACKAGE = "dev.segformeredge.demo"
 #: What Android's Gradle plugin compiles with: its built-in Kotlin, and the Java that the build file names.
 KOTLIN, JVM = "2.2", "17"
 
@@ -36,7 +38,7 @@ class Build:
     @cached_property
     def app(self) -> Path:
         """The app's classes: all sources against android.jar alone, warnings as errors, and the newer ExecuTorch."""
-        base, generated = self.resources
+        generated = self.resources[1]
         classes = self.folder / "app"
         libraries = [self.tools.android_jar, self.tools.executorch("new"), self.tools.kotlin_stdlib]
         self._kotlin([APP / "kotlin", generated], libraries, classes, strict=True)
@@ -107,7 +109,7 @@ class Build:
 
     @cached_property
     def apk(self) -> Path:
-        """The app, aligned and signed with a key made for this build. It lacks fbjni and SoLoader: it does not start."""
+        """The app, aligned and signed with a new key. It lacks fbjni and SoLoader, so it would not start."""
         unaligned, aligned, signed = (self.folder / f"{name}.apk" for name in ("unaligned", "aligned", "app"))
         shutil.copy(self.resources[0], unaligned)
         with zipfile.ZipFile(unaligned, "a") as archive:
@@ -130,7 +132,7 @@ class Build:
         with zipfile.ZipFile(self.apk) as archive:
             dex.write_bytes(archive.read("classes.dex"))
         enjarify = self.tools.debian / "usr/lib/python3/dist-packages"
-        run(sys_python(), "-O", "-m", "enjarify.main", dex, "-o", jar, environment={"PYTHONPATH": str(enjarify)})
+        run(sys.executable, "-O", "-m", "enjarify.main", dex, "-o", jar, environment={"PYTHONPATH": str(enjarify)})
         return jar
 
     def apksigner(self, *words: object) -> str:
@@ -169,19 +171,9 @@ class Build:
         return folder / "classes.dex"
 
 
-PACKAGE = "dev.segformeredge.demo"
-
-
 def path_of(parts: Iterable[Path]) -> str:
     """A class path."""
     return os.pathsep.join(map(str, parts))
-
-
-def sys_python() -> str:
-    """The Python that runs the checks."""
-    import sys
-
-    return sys.executable
 
 
 def run(*words: object, environment: dict[str, str] | None = None) -> str:

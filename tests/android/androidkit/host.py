@@ -23,9 +23,8 @@ def main(arguments: Sequence[str]) -> int:
     ctypes.CDLL(binding.__file__, mode=ctypes.RTLD_GLOBAL)
     library = ctypes.CDLL(bridge)
     options = [f"-Djava.class.path={classpath}", f"-Dbridge={bridge}", "-Xmx512m"]
-    return int(
-        library.run_java(len(options), _texts(options), main_class.replace(".", "/").encode(), len(words), _texts(words))
-    )
+    main_class = main_class.replace(".", "/")
+    return int(library.run_java(len(options), _texts(options), main_class.encode(), len(words), _texts(words)))
 
 
 def _texts(values: Sequence[str]) -> ctypes.Array:

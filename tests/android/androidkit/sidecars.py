@@ -68,7 +68,18 @@ def sidecar(
 
 def wrong_sidecars() -> Iterator[tuple[str, str, bool]]:
     """What was changed, the text, and whether Python takes it all the same."""
-    for text in ("", "{", "[]", "null", "1", '{"a": 1}', '{"schema_version": 1,}', "nonsense", '{"a": NaN}', "\ufeff{}"):
+    for text in (
+        "",
+        "{",
+        "[]",
+        "null",
+        "1",
+        '{"a": 1}',
+        '{"schema_version": 1,}',
+        "nonsense",
+        '{"a": NaN}',
+        "\ufeff{}",
+    ):
         yield f"text {text!r}", text, _taken(text)
     whole = json.loads(json.dumps(sidecar().to_json()))
     for path in _paths(whole):
