@@ -7,14 +7,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from androidkit.build import HERE, Build, path_of
 from androidkit.frames import camera_frame
 from androidkit.golden import ORIENTATIONS, Vectors
+from androidkit.sidecars import sidecar
+from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+from executorch.exir import to_edge_transform_and_lower
 
 from segformer_edge.data.scenes import draw_scene
 from segformer_edge.runtime import Segmenter
@@ -52,14 +56,27 @@ def camera(tmp_path_factory: pytest.TempPathFactory) -> Camera:
 
 
 @pytest.fixture(scope="module")
-def models(run_quantize: Callable, tiny_weights: Path) -> dict[str, Path]:
-    """Logits in int8, labels chosen in the graph, and logits in float."""
+def models(run_quantize: Callable, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Logits in int8, labels chosen in the graph, and a network of one layer in float, planes first."""
     runs = {
         "logits": run_quantize(tiny_weights, (64, 96), targets="executorch"),
         "labels": run_quantize(tiny_weights, (64, 96), targets="executorch", output="labels"),
-        "float": run_quantize(tiny_weights, (64, 96), targets="executorch", recipe="float"),
     }
-    return {name: run.file("executorch") for name, run in runs.items()}
+    files = {name: run.file("executorch") for name, run in runs.items()}
+    return {**files, "float": float_model(tmp_path_factory.mktemp("float") / "model.pte")}
+
+
+def float_model(path: Path) -> Path:
+    """One convolution from an image in float32 to logits in float32, with its sidecar."""
+    about = sidecar(input_dtype="float32", input_layout="nchw", output_dtype="float32")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        network = torch.nn.Conv2d(3, len(about.class_names), 4, stride=4).eval()
+    program = torch.export.export(network, (torch.zeros(about.input.shape),))
+    lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+    path.write_bytes(lowered.to_executorch().buffer)
+    replace(about, files={path.name: sha256_of(path)}).save(path)
+    return path
 
 
 def segment(build: Build, model: Path, folder: Path, release: str = "new", classes: str = "app") -> str:
