@@ -95,9 +95,9 @@ def test_assets_that_are_a_file_are_refused(project: AndroidProject) -> None:
 
 
 def test_a_run_without_a_pte_is_refused(project: AndroidProject) -> None:
-    with pytest.raises(UsageError, match=r"the targets \(onnx, tflite\) make none") as caught:
+    with pytest.raises(UsageError, match=r"the targets \(tflite, onnx\) make none") as caught:
         project.check_targets(choose_targets(["onnx", "tflite"]))
-    assert "--targets executorch,onnx,tflite" in str(caught.value)
+    assert "--targets executorch,tflite,onnx" in str(caught.value)
 
 
 def test_the_command_refuses_early(project: AndroidProject, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

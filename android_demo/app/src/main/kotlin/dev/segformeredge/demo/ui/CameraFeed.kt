@@ -17,6 +17,7 @@ import android.util.Size
 import android.view.Surface
 import dev.segformeredge.demo.core.YuvFrame
 import dev.segformeredge.demo.core.YuvPlane
+import java.util.concurrent.CountDownLatch
 
 /** A camera of this phone, and the size of the frames to take from it. */
 class CameraChoice(
@@ -84,6 +85,9 @@ class CameraFeed(
     private var session: CameraCaptureSession? = null
     private var closed = false
 
+    /** The camera was asked for and has not answered. The thread stays until then, or the camera would stay open. */
+    private var opening = false
+
     init {
         texture.setDefaultBufferSize(choice.size.width, choice.size.height)
         preview = Surface(texture)
@@ -93,9 +97,13 @@ class CameraFeed(
 
     /** Gives everything back. Returns when that is done: then no frame comes any more. */
     fun close() {
-        handler.post { release() }
-        thread.quitSafely()
-        thread.join()
+        val released = CountDownLatch(1)
+        val posted =
+            handler.post {
+                release()
+                released.countDown()
+            }
+        if (posted) released.await()
     }
 
     @SuppressLint("MissingPermission") // the activity opens the camera only with it
@@ -105,8 +113,8 @@ class CameraFeed(
                 choice.id,
                 object : CameraDevice.StateCallback() {
                     override fun onOpened(camera: CameraDevice) {
-                        // Closing came first: nobody else has this one.
-                        if (closed) return camera.close()
+                        opening = false
+                        if (closed) return tooLate(camera)
                         device = camera
                         guarded { startSession(camera) }
                     }
@@ -120,6 +128,7 @@ class CameraFeed(
                 },
                 handler,
             )
+            opening = true
         }
 
     @Suppress("DEPRECATION") // its successor needs API 28
@@ -169,8 +178,15 @@ class CameraFeed(
         camera: CameraDevice,
         why: String,
     ) {
+        opening = false
+        if (closed) return tooLate(camera)
         camera.close()
         fail(why)
+    }
+
+    private fun tooLate(camera: CameraDevice) {
+        camera.close()
+        thread.quitSafely()
     }
 
     private fun fail(why: String) {
@@ -202,5 +218,6 @@ class CameraFeed(
         preview.release()
         session = null
         device = null
+        if (!opening) thread.quitSafely()
     }
 }

@@ -150,7 +150,12 @@ class MainActivity :
         grantResults: IntArray,
     ) {
         // Empty where the dialog was put away; the next start of the camera asks again.
-        if (requestCode == CAMERA_REQUEST && grantResults.isNotEmpty()) camera.start()
+        if (requestCode != CAMERA_REQUEST || grantResults.isEmpty()) return
+        if (grantResults[0] == PackageManager.PERMISSION_GRANTED) {
+            notice.hide()
+            if (metadata == null && store.carried().isEmpty()) showNoModel()
+        }
+        camera.start()
     }
 
     private fun openSettings() =
@@ -164,10 +169,12 @@ class MainActivity :
 
     private fun loadFirstModel() {
         val first = store.carried().firstOrNull()
-        if (first == null) return notice.show(getString(R.string.no_model), getString(R.string.model)) { pickModel() }
+        if (first == null) return showNoModel()
         status.setText(R.string.loading)
         inference.load { store.openCarried(first) }
     }
+
+    private fun showNoModel() = notice.show(getString(R.string.no_model), getString(R.string.model)) { pickModel() }
 
     private fun chooseModel() {
         val carried = store.carried()
