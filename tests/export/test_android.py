@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,10 +29,10 @@ def project(tmp_path: Path) -> AndroidProject:
     return AndroidProject.open(tmp_path / "app")
 
 
-@pytest.fixture(scope="module")
-def model(run_quantize: Callable, tiny_weights: Path) -> Path:
+@pytest.fixture
+def model(tiny_run: Any) -> Path:
     """A .pte with its sidecar."""
-    return run_quantize(tiny_weights, (64, 96), targets="executorch").file("executorch")
+    return tiny_run.file("executorch")
 
 
 def names(project: AndroidProject) -> list[str]:

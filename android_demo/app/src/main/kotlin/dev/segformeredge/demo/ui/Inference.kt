@@ -129,7 +129,7 @@ class Inference(
         thread.quitSafely()
     }
 
-    /** Calls [onShown] when the result is on the screen, so that the next frame is taken then; or at once without one. */
+    /** Calls [onShown] when the result is on the screen, so that the next frame is taken then; at once without one. */
     private fun segmentNow(
         photo: Bitmap?,
         onShown: () -> Unit,
