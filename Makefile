@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo evidence evidence-arm evidence-memory bench bench-arm verdict-100k test test-arm arm-setup lint format clean
+.PHONY: help setup demo evidence evidence-arm evidence-memory bench bench-arm verdict-100k test test-arm arm-setup test-android android-setup lint format clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,15 @@ arm-setup: setup ## build the emulated ARM CPUs in the user's cache folder: a mi
 
 test-arm: arm-setup ## run the tests on emulated ARM CPUs
 	$(BIN)/python -m pytest -m arm tests/arm
+
+# What the app is compiled against: API level 23 or later, from an Android SDK or beside the checkout.
+ANDROID_JAR ?= ../shared/android/android-23.jar
+
+android-setup: setup ## fetch the Android tools into the user's cache folder: half a minute, 250 MB, no root
+	ANDROID_JAR="$(ANDROID_JAR)" PYTHONPATH=tests/android $(BIN)/python -m androidkit.toolchain
+
+test-android: android-setup ## build the Android app without Gradle and test it on a JVM: [ANDROID_JAR=FILE]
+	ANDROID_JAR="$(ANDROID_JAR)" $(BIN)/python -m pytest -m android tests/android
 
 evidence-arm: ON ?= cortex-a72,cortex-a76
 evidence-arm: arm-setup ## INT8 files on emulated ARM: FILES="a.tflite b.onnx" DATA=camvid:DIR:val [WEIGHTS=DIR] [ON=cortex-a72]

@@ -40,6 +40,7 @@ def build_parser() -> Parser:
         "--memory-budget", metavar="BYTES", help="tile exactly until an inference fits, like 2M or 384K; exit 3 if not"
     )
     parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="output folder (default: out)")
+    parser.add_argument("--android", type=Path, metavar="DIR", help="also put the .pte into this Android app's assets")
     parser.add_argument("--force", action="store_true", help="replace the files of an earlier run")
     parser.add_argument("--json", action="store_true", help="only JSON on stdout")
     return parser
@@ -58,10 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise MissingBackendError("torch, which exporting needs,", "all") from error
 
     from segformer_edge.data.datasets import open_dataset
+    from segformer_edge.export.android import AndroidProject, install_result
     from segformer_edge.export.targets import CPU_TARGETS, choose_targets
 
     names = [name.strip() for name in options.targets.split(",")] if options.targets is not None else CPU_TARGETS
     targets = choose_targets([name for name in names if name])
+    app = AndroidProject.open(options.android) if options.android is not None else None
+    if app is not None:
+        app.check_targets(targets)
     spec = options.eval or ("demo" if options.weights == "demo" else None)
     dataset = open_dataset(spec) if spec else None
 
@@ -91,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             ),
             tell,
         )
+    installed = install_result(app, report, options.out) if app is not None else None
     if options.json:
         print(json.dumps(report.to_json(), indent=2, allow_nan=False))
     else:
@@ -100,6 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(
                 f"next: python -m segformer_edge.evaluate {options.out / done[0].files[0]} --data {spec or 'DATASET'}"
             )
+        if installed is not None:
+            print(f"the Android app carries it: {installed}")
     return exit_code(report.targets)
 
 
