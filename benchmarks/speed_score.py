@@ -80,9 +80,9 @@ def _float(file: Path) -> tuple[InputSpec, OutputSpec]:
         (taken,), (given,) = session.get_inputs(), session.get_outputs()
         shapes, names = (taken.shape, given.shape), (taken.name, given.name)
     elif file.suffix == ".xml":
-        import openvino
+        from segformer_edge.runtime.openvino import shared_core
 
-        model = openvino.Core().read_model(str(file))
+        model = shared_core().read_model(str(file))
         shapes, names = (model.input(0).shape, model.output(0).shape), (None, None)
     else:
         from executorch.runtime import Runtime

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,28 @@ from segformer_edge.runtime.base import backend, cannot_load, check_batch, check
 from segformer_edge.runtime.metadata import ArtifactMetadata
 
 
+@cache
+def shared_core() -> Any:
+    """The one Core of this process, which stays.
+
+    A CPU plugin gives the thread another stack for signals and takes it away when its Core goes. Where two were alive
+    and the older went first (seen in 2026.4), the thread keeps a stack that is no memory any more: the next signal,
+    Ctrl-C among them, ends the process.
+    """
+    ov: Any = backend(["openvino"], "runtime-openvino")
+    return ov.Core()
+
+
 class OpenVINORuntime:
     """A compiled model. Only the number of threads is set: a file must be right with the settings a user has."""
 
     def __init__(self, path: Path, metadata: ArtifactMetadata, threads: int = 1) -> None:
-        ov: Any = backend(["openvino"], "runtime-openvino")
+        backend(["openvino"], "runtime-openvino")
         self.versions = {"openvino": version("openvino")}
         self._metadata = metadata
         try:
-            core = ov.Core()
-            model = core.read_model(str(path), str(path.with_suffix(".bin")))
-            compiled = core.compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": threads})
+            model = shared_core().read_model(str(path), str(path.with_suffix(".bin")))
+            compiled = shared_core().compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": threads})
         except RuntimeError as error:
             raise cannot_load("OpenVINO", path, error) from error
         if len(compiled.inputs) != 1 or len(compiled.outputs) != 1:

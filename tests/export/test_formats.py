@@ -8,13 +8,13 @@ from collections.abc import Iterable
 import numpy as np
 import onnx
 import onnxruntime
-import openvino
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 from executorch.exir._serialize._program import deserialize_pte_binary
 from onnx import numpy_helper
 
 from segformer_edge.runtime.metadata import ArtifactMetadata
+from segformer_edge.runtime.openvino import shared_core
 
 
 def bits(scales: Iterable) -> set[bytes]:
@@ -166,7 +166,7 @@ def test_onnx_widens_weight_scales_at_most_twofold(request, name):
 @pytest.mark.parametrize("name", ["tiny_run", "b1_run"])
 def test_openvino_keeps_float32_constants_and_computes_in_int8(request, name):
     run = request.getfixturevalue(name)
-    core = openvino.Core()
+    core = shared_core()
     model = core.read_model(run.file("openvino"))
     kinds = {node.get_element_type().get_type_name() for node in model.get_ops() if node.get_type_name() == "Constant"}
     assert "f16" not in kinds and {"f32", "i8"} <= kinds

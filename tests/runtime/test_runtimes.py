@@ -250,3 +250,22 @@ print("done")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "done", done.stderr
+
+
+def test_signals_survive_openvino_files_that_come_and_go(artifacts):
+    """The older of two goes first; what then handles a signal still has a stack to do it on."""
+    code = f"""
+import faulthandler, gc, signal, time
+faulthandler.enable()
+from segformer_edge.runtime import Segmenter
+older, newer = (Segmenter.load({str(artifacts["openvino"])!r}) for _ in range(2))
+del older
+gc.collect()
+del newer
+gc.collect()
+signal.signal(signal.SIGALRM, lambda *_: print("handled", flush=True))
+signal.setitimer(signal.ITIMER_REAL, 0.1)
+time.sleep(0.5)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "handled", (done.returncode, done.stderr)
