@@ -88,7 +88,7 @@ class Recorder:
             self.abandon()
             self._writer = None
             raise SegformerEdgeError(
-                f"'{self._path}' cannot be written: OpenCV opens no MPEG-4 encoder for {self._size[0]}x{self._size[1]}.",
+                f"'{self._path}' cannot be written: OpenCV opens no MPEG-4 encoder for size {self._size}.",
                 hint="Is the folder writable, and does cv2.getBuildInformation() name FFMPEG?",
             )
         self._begun = self._clock()
@@ -112,7 +112,7 @@ class Recorder:
             room = min(room, limit - (self._temporary.stat().st_size if self._temporary.exists() else 0))
         if room < RESERVE:
             raise DiskFullError(
-                f"No space left to record '{self._path}': {max(room, 0) >> 20} MB are free after {self.written} pictures.",
+                f"No space left for '{self._path}': {max(room, 0) >> 20} MB free after {self.written} pictures.",
                 hint="Free some space or record to another disk (df -h, ulimit -f). The recording was removed.",
             )
 

@@ -34,9 +34,9 @@ class Runtime(Protocol):
 def load_runtime(path: Path, metadata: ArtifactMetadata, threads: int = 1, delegate: bool = True) -> Runtime:
     """The runtime of ``metadata.format`` with ``path`` loaded, on ``threads`` CPU threads.
 
-    ``delegate=False`` runs a ``.tflite`` with LiteRT's built-in kernels. Raises UsageError where another format is asked
-    for that, MissingBackendError where the runtime's package is not installed and ArtifactError for a damaged file or
-    one whose tensors are not what its metadata says.
+    ``delegate=False`` runs a ``.tflite`` with LiteRT's built-in kernels. Raises UsageError where another format is
+    asked for that, MissingBackendError where the runtime's package is not installed and ArtifactError for a damaged
+    file or one whose tensors are not what its metadata says.
     """
     if threads < 1:
         raise UsageError(f"The number of threads is at least 1; got {threads}.")

@@ -38,10 +38,10 @@ class Segmenter:
         """Load ``path`` (.pte, .tflite, .xml or .onnx with its .json beside it) on ``threads`` CPU threads.
 
         OpenCV, which resizes the frame, gets as many; it has one number for the whole process. ``verify`` compares
-        every file with the hash taken at export. ``delegate=False`` runs a ``.tflite`` with LiteRT's built-in kernels in
-        place of XNNPACK: slower, and an integer-only file gives the same bits on every CPU. Raises ArtifactError for a
-        missing, damaged or changed file, MissingBackendError where the runtime is not installed, UsageError for another
-        kind of file, and where a file that is no ``.tflite`` is asked to run without a delegate.
+        every file with the hash taken at export. ``delegate=False`` runs a ``.tflite`` with LiteRT's built-in kernels
+        in place of XNNPACK: slower, and an integer-only file gives the same bits on every CPU. Raises ArtifactError for
+        a missing, damaged or changed file, MissingBackendError where the runtime is not installed, UsageError for
+        another kind of file, and where a file that is no ``.tflite`` is asked to run without a delegate.
         """
         path = Path(path)
         metadata = ArtifactMetadata.load(path, verify=verify)
