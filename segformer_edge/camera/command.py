@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = _config(options)
     if config.show:
         check_window()
-    segmenter = Segmenter.load(options.file, threads=options.threads, delegate=not options.no_delegate)
+    segmenter = Segmenter.load(options.file, threads=options.threads, reference=options.reference_kernels)
     source = open_source(config)
     session = CameraSession(segmenter, source, lambda: open_source(config), config, Progress())
     _watch(session, config)
@@ -78,7 +78,11 @@ def _parser() -> Parser:
         "--patience", type=float, default=30.0, metavar="S", help="seconds a camera may be away (default 30)"
     )
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads of the network (default 1)")
-    parser.add_argument("--no-delegate", action="store_true", help=".tflite with built-in kernels in place of XNNPACK")
+    parser.add_argument(
+        "--reference-kernels",
+        action="store_true",
+        help=".tflite: slow, the same bits on 64-bit CPUs; to compare devices",
+    )
     parser.add_argument("--json", action="store_true", help="only JSON on stdout")
     return parser
 

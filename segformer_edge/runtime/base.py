@@ -31,19 +31,19 @@ class Runtime(Protocol):
         ...
 
 
-def load_runtime(path: Path, metadata: ArtifactMetadata, threads: int = 1, delegate: bool = True) -> Runtime:
+def load_runtime(path: Path, metadata: ArtifactMetadata, threads: int = 1, reference: bool = False) -> Runtime:
     """The runtime of ``metadata.format`` with ``path`` loaded, on ``threads`` CPU threads.
 
-    ``delegate=False`` runs a ``.tflite`` with LiteRT's built-in kernels. Raises UsageError where another format is
-    asked for that, MissingBackendError where the runtime's package is not installed and ArtifactError for a damaged
+    ``reference`` runs a ``.tflite`` with LiteRT's reference kernels. Raises UsageError where another format is asked
+    for that, MissingBackendError where the runtime's package is not installed and ArtifactError for a damaged
     file or one whose tensors are not what its metadata says.
     """
     if threads < 1:
         raise UsageError(f"The number of threads is at least 1; got {threads}.")
     entry = RUNTIMES[metadata.format]
-    if not delegate and entry.name != "tflite":
-        raise UsageError(f"Only .tflite files run without a delegate; '{path}' is {entry.name}.")
-    more = {} if delegate else {"delegate": False}
+    if reference and entry.name != "tflite":
+        raise UsageError(f"Only .tflite files have reference kernels; '{path}' is {entry.name}.")
+    more = {"reference": True} if reference else {}
     entry.check(path)
     with native_stderr_silenced():
         runtime: Runtime = getattr(importlib.import_module(entry.module), entry.runtime)(

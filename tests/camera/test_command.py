@@ -54,11 +54,11 @@ def test_every_frame_of_a_clip_is_segmented(tiny_run, clip, scenes, tmp_path, ca
         np.testing.assert_array_equal(written, segmenter(scene))
 
 
-def test_built_in_kernels_are_asked_for(tiny_run, clip, capsys):
-    """They are what gives the same bits on every CPU; ONNX has none."""
-    assert run(main, [str(tiny_run.file("tflite")), "--source", str(clip), "--no-delegate", "--frames", "1"]) == 0
-    assert run(main, [str(tiny_run.file("onnx")), "--source", str(clip), "--no-delegate"]) == 2
-    assert "Only .tflite files run without a delegate" in capsys.readouterr().err
+def test_reference_kernels(tiny_run, clip, capsys):
+    """They give the same bits on two kinds of CPU; ONNX has none."""
+    assert run(main, [str(tiny_run.file("tflite")), "--source", str(clip), "--reference-kernels", "--frames", "1"]) == 0
+    assert run(main, [str(tiny_run.file("onnx")), "--source", str(clip), "--reference-kernels"]) == 2
+    assert "Only .tflite files have reference kernels" in capsys.readouterr().err
 
 
 def test_an_image_and_a_folder(stub, scenes, tmp_path, capsys):
