@@ -215,6 +215,10 @@ class _Handler(BaseHTTPRequestHandler):
             return False
 
     def _meant_for_us(self) -> bool:
+        if self.server.session.controls.ended.is_set():  # a browser's connection outlives the server's
+            self.close_connection = True
+            self._json(HTTPStatus.SERVICE_UNAVAILABLE, {"error": "The program has ended."})
+            return False
         if self.server.knows(self.headers.get("Host", "")):
             return True
         self.close_connection = True
