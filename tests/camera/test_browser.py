@@ -208,20 +208,17 @@ def test_light_and_dark(browser, server):
 
 
 @pytest.fixture
-def screenshots(request) -> Path:
-    """The folder of ``--screenshots``."""
-    chosen = request.config.getoption("--screenshots")
-    if chosen is None:
-        pytest.skip("only for make screenshots: it writes committed files")
-    folder = Path(chosen)
+def screenshots(request, tmp_path) -> Path:
+    """The folder of ``--screenshots``; without it one of this test's own, so that no committed file is written."""
+    folder = Path(request.config.getoption("--screenshots") or tmp_path / "images")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def test_screenshots(request, browser, scene, screenshots, tmp_path):
-    """The real program with the demo's own file, where MODEL names one, else with a tiny network's."""
+    """The real program: with the file that MODEL names, else with a tiny network's."""
     cv2.imwrite(str(tmp_path / "scene.png"), scene[0])
-    model = os.environ.get("MODEL") or str(request.getfixturevalue("tiny_run").file("tflite"))
+    model = os.environ.get("MODEL") or _tiny_model(request)
     command = [sys.executable, "-m", "segformer_edge.camera", model, "--source", str(tmp_path / "scene.png"), "--loop"]
     process = subprocess.Popen([*command, "--serve", "0"], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
@@ -248,3 +245,9 @@ def test_screenshots(request, browser, scene, screenshots, tmp_path):
         assert done
     capture.release()
     cv2.imwrite(str(screenshots / "camera-overlay.png"), overlay)
+    assert all(cv2.imread(str(path)).std() > 20 for path in screenshots.glob("camera-*.png"))
+
+
+def _tiny_model(request) -> str:
+    weights, quantize = request.getfixturevalue("tiny_weights"), request.getfixturevalue("run_quantize")
+    return str(quantize(weights, (64, 96), targets="tflite").file("tflite"))
