@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo evidence evidence-arm evidence-memory bench bench-arm verdict-100k test test-arm arm-setup test-android android-setup lint format clean
+.PHONY: help setup demo evidence evidence-arm evidence-memory bench bench-arm verdict-100k test test-arm arm-setup test-android android-setup test-browser browser-setup screenshots soak lint format clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,10 +33,25 @@ evidence: setup ## the same on your checkpoint: WEIGHTS=DIR DATA=camvid:DIR:val 
 test: setup ## run the tests
 	$(BIN)/python -m pytest
 
+browser-setup: setup ## install Chromium and its driver by apt, where they are missing
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
+	  [ "$$(id -u)" = 0 ] || { echo "Chromium is missing. Run: sudo apt-get install chromium chromium-driver" >&2; exit 2; }; \
+	  apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium chromium-driver fonts-dejavu-core; }
+
+test-browser: browser-setup ## drive the camera page in a headless Chromium
+	$(BIN)/python -m pytest -m browser tests/camera
+
+screenshots: browser-setup ## make the pictures in docs/images again: MODEL=out/demo/model.tflite
+	MODEL="$(abspath $(or $(MODEL),out/demo/model.tflite))" $(BIN)/python -m pytest -m browser tests/camera -k screenshots --screenshots docs/images
+
+soak: setup ## 10,000 frames of a looping clip through the camera program, growth and open files checked: [MODEL=FILE]
+	$(BIN)/python benchmarks/soak.py $(or $(MODEL),out/demo/model.tflite)
+
 arm-setup: setup ## build the emulated ARM CPUs in the user's cache folder: a minute, needs the network once, no root
 	$(BIN)/python -m segformer_edge.emulation prepare
 
-test-arm: arm-setup ## run the tests on emulated ARM CPUs
+test-arm: arm-setup ## run the tests on emulated ARM CPUs, 32-bit ones too
+	$(BIN)/python -m segformer_edge.emulation prepare armv7
 	$(BIN)/python -m pytest -m arm tests/arm
 
 # What the app is compiled against: API level 23 or later, from an Android SDK or beside the checkout.

@@ -34,6 +34,11 @@ TINY_SIZE = (64, 96)
 IMAGE_SIZE = (70, 110)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--screenshots`` is read by tests/camera/test_browser.py."""
+    parser.addoption("--screenshots", metavar="DIR", help="write the pictures of the docs there (make screenshots)")
+
+
 @dataclass
 class Run:
     """One quantization: what went in, and the folder that came out."""

@@ -39,6 +39,7 @@ DEVICE_MODULES = [
     "segformer_edge.errors",
     "segformer_edge.profile",
     *modules_of("segformer_edge.runtime"),
+    *modules_of("segformer_edge.camera"),
     *modules_of("segformer_edge.memory"),
     *modules_of("segformer_edge.timing"),
     *modules_of("segformer_edge.instructions"),
@@ -91,7 +92,7 @@ def test_quantization_knows_nothing_of_segformer(path):
     assert not imported_by(path) & {"segformer_edge", "transformers", "executorch", "litert_torch", "openvino", "onnx"}
 
 
-@pytest.mark.parametrize("room", ["runtime", "data"])
+@pytest.mark.parametrize("room", ["runtime", "camera", "data"])
 def test_no_torch_even_inside_functions(room):
     # ExecuTorch's Python binding imports torch by itself; its own file is the one that may.
     for path in (ROOT / "segformer_edge" / room).rglob("*.py"):

@@ -42,7 +42,8 @@ class PixelAxis:
         sample, weight = np.divmod(position // divisor, denominator)
         found, first, cell, count = np.unique(sample, return_index=True, return_inverse=True, return_counts=True)
         member = first + np.minimum(np.arange(count.max())[:, None], count - 1)
-        low, high = (np.clip(side, 0, samples - 1) for side in (found, found + 1))
+        # Positions need 64 bits everywhere; what indexes an array has the machine's own width, 32 bits on a small Pi.
+        low, high = (np.clip(side, 0, samples - 1).astype(np.intp) for side in (found, found + 1))
         return cls(cell.reshape(-1), low, high, member, weight[member], denominator)
 
 

@@ -31,18 +31,24 @@ class Runtime(Protocol):
         ...
 
 
-def load_runtime(path: Path, metadata: ArtifactMetadata, threads: int = 1) -> Runtime:
+def load_runtime(path: Path, metadata: ArtifactMetadata, threads: int = 1, reference: bool = False) -> Runtime:
     """The runtime of ``metadata.format`` with ``path`` loaded, on ``threads`` CPU threads.
 
-    Raises MissingBackendError where its package is not installed and ArtifactError for a damaged file or one whose
-    tensors are not what its metadata says.
+    ``reference`` runs a ``.tflite`` with LiteRT's reference kernels. Raises UsageError where another format is asked
+    for that, MissingBackendError where the runtime's package is not installed and ArtifactError for a damaged
+    file or one whose tensors are not what its metadata says.
     """
     if threads < 1:
         raise UsageError(f"The number of threads is at least 1; got {threads}.")
     entry = RUNTIMES[metadata.format]
+    if reference and entry.name != "tflite":
+        raise UsageError(f"Only .tflite files have reference kernels; '{path}' is {entry.name}.")
+    more = {"reference": True} if reference else {}
     entry.check(path)
     with native_stderr_silenced():
-        runtime: Runtime = getattr(importlib.import_module(entry.module), entry.runtime)(path, metadata, threads)
+        runtime: Runtime = getattr(importlib.import_module(entry.module), entry.runtime)(
+            path, metadata, threads, **more
+        )
     return runtime
 
 

@@ -32,16 +32,20 @@ class Segmenter:
         self._of_thread = threading.local()
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], threads: int = 1, verify: bool = True) -> Segmenter:
+    def load(
+        cls, path: str | os.PathLike[str], threads: int = 1, verify: bool = True, reference: bool = False
+    ) -> Segmenter:
         """Load ``path`` (.pte, .tflite, .xml or .onnx with its .json beside it) on ``threads`` CPU threads.
 
         OpenCV, which resizes the frame, gets as many; it has one number for the whole process. ``verify`` compares
-        every file with the hash taken at export. Raises ArtifactError for a missing, damaged or changed file,
-        MissingBackendError where the runtime is not installed, UsageError for another kind of file.
+        every file with the hash taken at export. ``reference`` runs a ``.tflite`` with LiteRT's reference kernels in
+        place of XNNPACK: many times slower, and the same bits on x86-64 and 64-bit ARM. Raises ArtifactError for a
+        missing, damaged or changed file, MissingBackendError where the runtime is not installed, UsageError for another
+        kind of file, and for ``reference`` with one that is no ``.tflite``.
         """
         path = Path(path)
         metadata = ArtifactMetadata.load(path, verify=verify)
-        runtime = load_runtime(path, metadata, threads)
+        runtime = load_runtime(path, metadata, threads, reference)
         cv2.setNumThreads(threads)
         return cls(metadata, runtime)
 

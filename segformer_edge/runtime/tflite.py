@@ -27,10 +27,15 @@ _COMPILED_DTYPES = ("float32", "int8", "uint8", "int32")
 
 
 class _Interpreted:
-    """The Interpreter with its default delegate (XNNPACK), used like a CompiledFile."""
+    """The Interpreter with its default delegate (XNNPACK) or the reference kernels, used like a CompiledFile."""
 
-    def __init__(self, path: Path, threads: int, interpreter: Any) -> None:
-        self._interpreter = interpreter(model_path=str(path), num_threads=threads)
+    def __init__(self, path: Path, threads: int, module: Any, reference: bool) -> None:
+        kinds = module.OpResolverType
+        self._interpreter = module.Interpreter(
+            model_path=str(path),
+            num_threads=threads,
+            experimental_op_resolver_type=kinds.BUILTIN_REF if reference else kinds.AUTO,
+        )
         self._given, self._made = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         self.inputs, self.outputs = _infos(self._given), _infos(self._made)
 
@@ -52,23 +57,23 @@ def _infos(details: Sequence[Any]) -> list[TensorInfo]:
     return [TensorInfo(np.dtype(e["dtype"]).name, tuple(e["shape"].tolist())) for e in details]
 
 
-def _opened(path: Path, threads: int, module: Any, dtypes: set[str]) -> CompiledFile | _Interpreted:
-    if dtypes.issubset(_COMPILED_DTYPES):
+def _opened(path: Path, threads: int, module: Any, dtypes: set[str], reference: bool) -> CompiledFile | _Interpreted:
+    if not reference and dtypes.issubset(_COMPILED_DTYPES):
         with suppress(ImportError):  # tflite-runtime, LiteRT before 2.3, a CPU without atomics
             return CompiledFile(path, threads)
-    return _Interpreted(path, threads, module.Interpreter)
+    return _Interpreted(path, threads, module, reference)
 
 
 class TFLiteRuntime:
-    """A ``.tflite`` of ours on the CPU."""
+    """A ``.tflite`` of ours on the CPU; ``reference`` runs LiteRT's own slow reference kernels in place of XNNPACK."""
 
-    def __init__(self, path: Path, metadata: ArtifactMetadata, threads: int = 1) -> None:
+    def __init__(self, path: Path, metadata: ArtifactMetadata, threads: int = 1, reference: bool = False) -> None:
         module: Any = backend([f"{name}.interpreter" for name in PACKAGES], "runtime-tflite")
         package = PACKAGES[module.__name__.split(".")[0]]
         self.versions = {package: version(package)}
         self._metadata = metadata
         try:
-            self._file = _opened(path, threads, module, {metadata.input.dtype, metadata.output.dtype})
+            self._file = _opened(path, threads, module, {metadata.input.dtype, metadata.output.dtype}, reference)
             self._file.allocate()
         except (ValueError, RuntimeError) as error:
             raise cannot_load("LiteRT", path, error) from error

@@ -269,3 +269,19 @@ time.sleep(0.5)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "handled", (done.returncode, done.stderr)
+
+
+def test_two_threads_may_silence_at_once(capfd):
+    """The last one out brings stderr back, whichever came first."""
+    import os
+
+    from segformer_edge.runtime.quiet import native_stderr_silenced
+
+    first, second = native_stderr_silenced(), native_stderr_silenced()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    os.write(2, b"hidden")
+    second.__exit__(None, None, None)
+    os.write(2, b"shown")
+    assert capfd.readouterr().err == "shown"
