@@ -38,7 +38,7 @@ def legal(graph: EmittedGraph, config: NpuConfig) -> EmittedGraph:
                 hint="Use a recipe without float, like --recipe npu.",
             )
     casts = {op.output: op.inputs[0] for op in graph.operators if op.code == "CAST"}
-    operators = []
+    operators: list[Operator] = []
     for op in graph.operators:
         if op.code == "CAST":
             continue

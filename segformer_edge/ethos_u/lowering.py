@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import torch
 
 from quantization.sites import Mode, set_mode
+from segformer_edge.errors import ArtifactError
 from segformer_edge.ethos_u.configurations import MemoryMode, NpuConfig
 from segformer_edge.ethos_u.graph import legal, with_placeholders
-from segformer_edge.ethos_u.tables import Tables
+from segformer_edge.ethos_u.tables import PLACEHOLDER, Tables
 from segformer_edge.ethos_u.vela import Compiled, compile_graph
 from segformer_edge.export.tflite_emit import KERNELS_WITH_GELU, Kernels, build_graph
 from segformer_edge.export.tflite_graph import EmittedGraph
@@ -42,10 +43,16 @@ class Compiler:
     _made: dict[tuple[str, str, bool], Compiled] = field(default_factory=dict)
 
     def compile(self, graph: EmittedGraph, mode: MemoryMode, *, raw: bool = False) -> tuple[Compiled, Tables]:
-        """What the compiler makes of ``graph``, and the tables that its constants still lack."""
+        """What the compiler makes of ``graph``, and the tables that its constants still lack.
+
+        Raises ArtifactError where the compiler refuses, MissingBackendError without it.
+        """
         placed, tables = with_placeholders(graph)
         content = tflite_bytes(placed)
         key = (hashlib.sha256(content).hexdigest(), mode.name, raw)
         if key not in self._made:
             self._made[key] = compile_graph(content, self.config, mode, raw=raw)
-        return self._made[key], tables
+        made = self._made[key]
+        if any(left.operator == PLACEHOLDER for left in made.left):
+            raise ArtifactError(f"The compiler leaves GELU to the CPU on {self.config.name}, as another function.")
+        return made, tables
