@@ -115,8 +115,7 @@ def compile_graph(
                 }
         else:
             made = (out / "model_vela.tflite").read_bytes()
-        (summary,) = out.glob("model_summary_*.csv")
-        return _compiled(config, mode, summary, out / "model_per-layer.csv", said, made)
+        return read_folder(out, config, mode, said, made)
 
 
 def _run(command: list[str], config: NpuConfig, folder: str) -> str:
@@ -141,12 +140,16 @@ def _run(command: list[str], config: NpuConfig, folder: str) -> str:
     return done.stdout + done.stderr
 
 
-def _compiled(
-    config: NpuConfig, mode: MemoryMode, summary: Path, layers: Path, said: str, content: bytes | dict[str, np.ndarray]
+def read_folder(
+    out: Path, config: NpuConfig, mode: MemoryMode, said: str = "", content: bytes | Mapping[str, np.ndarray] = b""
 ) -> Compiled:
-    with summary.open(newline="") as file:
+    """What the compiler left in the folder ``out``, and said. Raises ArtifactError where its tables are not there."""
+    summaries, layers = list(out.glob("*_summary_*.csv")), list(out.glob("*_per-layer.csv"))
+    if len(summaries) != 1 or len(layers) != 1:
+        raise ArtifactError(f"The compiler wrote {len(summaries)} summaries and {len(layers)} schedules, not one each.")
+    with summaries[0].open(newline="") as file:
         row: dict[str, Any] = next(csv.DictReader(file))
-    with layers.open(newline="") as file:
+    with layers[0].open(newline="") as file:
         steps = tuple(_step(entry) for entry in csv.DictReader(file))
 
     def used(area: str) -> int:

@@ -53,7 +53,7 @@ def test_the_report_survives_json(npu_run):
 def test_the_host_file_gives_the_references_answers(npu_run, name):
     """Logits, since labels of random weights hang on near ties; the share is of how much the logits vary."""
     report = npu_run.report_of(name)
-    assert report.agreement_int8 > 0.97
+    assert report.agreement_int8 > 0.95
     segmenter = Segmenter.load(npu_run.out / report.npu.host_file)
     for image in npu_run.images:
         reference = npu_run.quantized.logits(image)
