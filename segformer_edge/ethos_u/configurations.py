@@ -38,8 +38,8 @@ class NpuConfig:
     default: str
     #: Largest factor of a bilinear resize with half-pixel centres; larger ones are rewritten. None: any.
     largest_resize: int | None = None
-    #: Whether the product of two activations takes int16.
-    matmul_int16: bool = True
+    #: Whether it concatenates int32, as label maps are.
+    joins_int32: bool = True
 
     def __post_init__(self) -> None:
         names = [mode.name for mode in self.modes]
@@ -74,10 +74,10 @@ _U85 = _modes("Ethos_U85_SYS_Flash_High", "Ethos_U85_SYS_DRAM_Mid", "512KB")
 CONFIGURATIONS: dict[str, NpuConfig] = {
     config.name: config
     for config in (
-        NpuConfig("ethos-u55-128", 128, _U55, "Shared_Sram", largest_resize=2, matmul_int16=False),
-        NpuConfig("ethos-u55-256", 256, _U55, "Shared_Sram", largest_resize=2, matmul_int16=False),
-        NpuConfig("ethos-u65-256", 256, _U65, "Shared_Sram", largest_resize=2, matmul_int16=False),
-        NpuConfig("ethos-u65-512", 512, _U65, "Shared_Sram", largest_resize=2, matmul_int16=False),
+        NpuConfig("ethos-u55-128", 128, _U55, "Shared_Sram", largest_resize=2, joins_int32=False),
+        NpuConfig("ethos-u55-256", 256, _U55, "Shared_Sram", largest_resize=2, joins_int32=False),
+        NpuConfig("ethos-u65-256", 256, _U65, "Shared_Sram", largest_resize=2, joins_int32=False),
+        NpuConfig("ethos-u65-512", 512, _U65, "Shared_Sram", largest_resize=2, joins_int32=False),
         NpuConfig("ethos-u85-256", 256, _U85, "Sram_Only"),
         NpuConfig("ethos-u85-1024", 1024, _U85, "Sram_Only"),
     )

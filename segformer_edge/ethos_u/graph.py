@@ -1,6 +1,7 @@
 """A LiteRT graph in the operators that an Ethos-U runs, with the same numbers.
 
-- A label map stays int32, as the argmax gives it; NPUs do not convert integers.
+- A label map stays int32, as the argmax gives it; NPUs convert no int32 tensors. A U55 or U65 does not join them
+  either: there the bands' logits are joined, and the argmax is taken once.
 - Bilinear resizing beyond what an NPU has is nearest resizing and a fixed depthwise convolution. With half-pixel
   centres and an even factor ``s``, each output is the mean of the nearest-resized map over a window of ``s`` pixels
   that begins and ends in the middle of one: weights ``1, 2, ..., 2, 1`` of ``2 s``. They are powers of two, so int8
@@ -20,7 +21,15 @@ import numpy as np
 from segformer_edge.errors import ArtifactError
 from segformer_edge.ethos_u.configurations import NpuConfig
 from segformer_edge.ethos_u.tables import PLACEHOLDER, Tables, tables_of
-from segformer_edge.export.tflite_graph import EmittedGraph, Kind, Operator, Quantization, Tensor, constant
+from segformer_edge.export.tflite_graph import (
+    EmittedGraph,
+    Kind,
+    Operator,
+    Quantization,
+    Tensor,
+    constant,
+    without_unused,
+)
 
 _SYMMETRIC = 1
 _VALID = 1
@@ -37,19 +46,35 @@ def legal(graph: EmittedGraph, config: NpuConfig) -> EmittedGraph:
                 f"{op.code} in '{op.where or 'the whole'}' computes in float, which an Ethos-U cannot.",
                 hint="Use a recipe without float, like --recipe npu.",
             )
-    casts = {op.output: op.inputs[0] for op in graph.operators if op.code == "CAST"}
+    by_output = {op.output: op for op in graph.operators}
+    same = {op.output: op.inputs[0] for op in graph.operators if op.code == "CAST"}
     operators: list[Operator] = []
     for op in graph.operators:
-        if op.code == "CAST":
+        if op.output in same:
             continue
-        taken = tuple(casts.get(tensor, tensor) if tensor else None for tensor in op.inputs)
-        if op.output.dtype == "uint8":  # bands of labels are joined
+        op = replace(op, inputs=tuple(same.get(tensor, tensor) if tensor else None for tensor in op.inputs))
+        if op.output.dtype == "uint8":  # bands of labels
             op.output.kind = Kind("int32")
-        operators += _resized(replace(op, inputs=taken), config)
-    outputs = [casts.get(tensor) or tensor for tensor in graph.outputs]
+            if not config.joins_int32:
+                operators += _labels_of_joined(op, [by_output[tensor] for tensor in op.inputs if tensor])
+                continue
+        operators += _resized(op, config)
+    outputs = [same.get(tensor) or tensor for tensor in graph.outputs]
     for tensor in outputs:
         tensor.name = "output"
-    return EmittedGraph(graph.inputs, outputs, operators, graph.ordered)
+    return without_unused(EmittedGraph(graph.inputs, outputs, operators, graph.ordered))
+
+
+def _labels_of_joined(joined: Operator, bands: list[Operator]) -> list[Operator]:
+    """The labels of the bands' logits joined, in place of the labels of each, ``joined``."""
+    logits = [band.inputs[0] for band in bands]
+    first = logits[0]
+    assert first is not None
+    rows = Tensor((*joined.output.shape, first.shape[-1]), first.kind, name="logits")
+    return [
+        replace(joined, inputs=tuple(logits), output=rows),
+        replace(bands[0], inputs=(rows, *bands[0].inputs[1:]), output=joined.output),
+    ]
 
 
 def with_placeholders(graph: EmittedGraph) -> tuple[EmittedGraph, Tables]:

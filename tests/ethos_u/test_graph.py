@@ -106,3 +106,10 @@ def test_tiles_give_the_same_bits(calibrated, name, output):
     )
     assert whole.dtype == (np.int8 if output == "logits" else np.int32)
     assert np.ptp(whole) and np.array_equal(whole, tiled)
+
+
+def test_label_bands_are_joined_as_logits_where_int32_is_not(calibrated):
+    graph = npu_graph(calibrated("labels").tile(Tiling(head=4)), SIZE, configuration("ethos-u65-512"))
+    joined = [op.output.dtype for op in graph.operators if op.code == "CONCATENATION"]
+    assert joined and "int32" not in joined
+    assert [op.code for op in graph.operators].count("ARG_MAX") == 1 and graph.outputs[0].shape == (1, 16, 16)
