@@ -9,6 +9,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import replace
 
+from segformer_edge.errors import ArtifactError
 from segformer_edge.ethos_u.lowering import KERNELS, Compiler, npu_graph
 from segformer_edge.export.exporter import Plan
 from segformer_edge.export.planner import PIECES, Way, tiling_for
@@ -27,13 +28,21 @@ _SCORE_BYTES = 2
 
 
 def plan(compiler: Compiler, network: EdgeSegFormer, size: tuple[int, int], budget: int) -> Plan:
-    """The first tiling that fits, or the best one, and the size that would fit with it; ``network`` stays untiled."""
+    """The first tiling that fits, or the best one, and the size that would fit with it; ``network`` stays untiled.
+
+    Raises ArtifactError where the compiler refuses every one.
+    """
     ways = list(tilings(network, size))
     hopeful = [tiling for largest, tiling in ways if _LEAST_SHARE * largest <= budget] or [ways[-1][1]]
     best: Plan | None = None
+    refused: ArtifactError | None = None
     worse = 0
     for tiling in hopeful:
-        found = _try(compiler, network, tiling, size, budget)
+        try:
+            found = _try(compiler, network, tiling, size, budget)
+        except ArtifactError as error:  # of one graph; another tiling's may compile
+            refused = error
+            continue
         if found.fits:
             return found
         if best is None or found.forecast < best.forecast:
@@ -42,7 +51,9 @@ def plan(compiler: Compiler, network: EdgeSegFormer, size: tuple[int, int], budg
             worse += 1
         if worse == _PATIENCE:
             break
-    assert best is not None
+    if best is None:
+        assert refused is not None
+        raise refused
     return replace(best, largest_size=_largest(compiler, network, best.tiling, size, budget))
 
 
@@ -76,8 +87,9 @@ def _largest(
     low, high = 0, len(sides)
     while low < high:
         middle = (low + high) // 2
-        if _try(compiler, network, tiling, (sides[middle][0], sides[middle][1]), budget).fits:
-            low = middle + 1
-        else:
-            high = middle
+        try:
+            fits = _try(compiler, network, tiling, (sides[middle][0], sides[middle][1]), budget).fits
+        except ArtifactError:
+            fits = False
+        low, high = (middle + 1, high) if fits else (low, middle)
     return (sides[low - 1][0], sides[low - 1][1]) if low else None

@@ -7,6 +7,7 @@ schedule (source, operation, target, cycles, macs, sram_bytes, name) and ``notes
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def with_placeholders(content: bytes, path: Path) -> tuple[bytes, int, int]:
         codes = [code.builtinCode for code in model.operatorCodes]
         operators = [op for graph in model.subgraphs for op in graph.operators]
         gelu = [op for op in operators if codes[op.opcodeIndex] == schema.BuiltinOperator.GELU]
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
         raise ArtifactError(f"'{path}' is damaged: {error}.") from error
     if not gelu:
         return content, len(operators), 0
