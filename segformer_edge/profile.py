@@ -1,8 +1,8 @@
 """``python -m segformer_edge.profile FILE``: what an exported file needs, what its runtime plans, what a run takes.
 
 The JSON of ``--json`` is described in segformer_edge/memory/timeline.py, with ``--operators`` in
-segformer_edge/timing/table.py. Nothing here imports torch, but ExecuTorch's own runtime, in the process that measures a
-``.pte``.
+segformer_edge/timing/table.py, on an NPU in segformer_edge/ethos_u/profiling.py. Nothing here imports torch, but
+ExecuTorch's own runtime, in the process that measures a ``.pte``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "python -m segformer_edge.profile out/model.tflite --operators --top 40",
     )
     parser.add_argument("file", metavar="FILE", help="a .pte, .tflite, .onnx or .xml file, of whatever origin")
-    parser.add_argument("--on", default="host", metavar="CPU", help="host (default), cortex-a53|a72|a76, armv7, tflm")
+    parser.add_argument(
+        "--on",
+        default="host",
+        metavar="CPU",
+        help="host (default), cortex-a53|a72|a76, armv7, tflm, or an NPU: ethos-u85-256 ...",
+    )
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default 1)")
     parser.add_argument("--no-delegate", action="store_true", help=".tflite with built-in kernels in place of XNNPACK")
     parser.add_argument(
@@ -54,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.top is not None and options.top < 1:
         raise UsageError(f"--top is at least 1; got {options.top}.")
+    if options.on.startswith("ethos-u"):
+        return _on_npu(options)
     if options.operators:
         return _operators(options)
     if options.runs is not None:
@@ -83,6 +90,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps(to_json(profile), allow_nan=False))
     else:
         print_profile(profile, options.top or TENSORS)
+    return 0
+
+
+def _on_npu(options: argparse.Namespace) -> int:
+    """The plan of an NPU's compiler."""
+    for name in ("operators", "plot", "compiled", "no_delegate", "no_measure", "runs"):
+        if getattr(options, name):
+            raise UsageError(
+                f"--{name.replace('_', '-')} is for files that run here; {options.on} runs elsewhere.",
+                hint="Leave it out: the compiler's plan lists operators and memory.",
+            )
+
+    from segformer_edge.ethos_u.profiling import print_npu_profile, profile_on_npu, to_json
+
+    with progress_for_terminal() as tell:
+        profile = profile_on_npu(Path(options.file), options.on, tell)
+    if options.json:
+        print(json.dumps(to_json(profile), allow_nan=False))
+    else:
+        print_npu_profile(profile, options.top or OPERATORS)
     return 0
 
 

@@ -103,9 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_report(report)
         done = [target for target in report.targets if target.files]
         if done:
-            print(
-                f"next: python -m segformer_edge.evaluate {options.out / done[0].files[0]} --data {spec or 'DATASET'}"
-            )
+            file = done[0].npu.host_file if done[0].npu else done[0].files[0]
+            print(f"next: python -m segformer_edge.evaluate {options.out / file} --data {spec or 'DATASET'}")
         if installed is not None:
             print(f"the Android app carries it: {installed}")
     return exit_code(report.targets)

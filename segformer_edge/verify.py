@@ -24,7 +24,15 @@ from segformer_edge.memory.measure import measure
 from segformer_edge.model.checkpoint import LoadedCheckpoint
 from segformer_edge.report.budget import Budget
 from segformer_edge.report.schema import Memory, TargetReport
-from segformer_edge.runtime.metadata import ArtifactMetadata, Normalisation, WeightsSource, sha256_of
+from segformer_edge.runtime.formats import format_of
+from segformer_edge.runtime.metadata import (
+    HOST,
+    ArtifactMetadata,
+    Normalisation,
+    WeightsSource,
+    sha256_of,
+    sidecar_path,
+)
 from segformer_edge.runtime.segmenter import Segmenter
 
 Image = npt.NDArray[np.uint8]
@@ -59,13 +67,14 @@ class Provenance:
             encodings_sha256=sha256_of(encodings),
         )
 
-    def metadata(self, target: Target, exported: Exported, folder: Path) -> ArtifactMetadata:
-        """The sidecar of one exported file."""
+    def metadata(self, target: Target, exported: Exported, folder: Path, file: str) -> ArtifactMetadata:
+        """The sidecar of ``file``, one of those that have one."""
+        parts = exported.files if len(exported.described) == 1 else (file,)
         return ArtifactMetadata(
-            format=target.format,
-            file=exported.files[0],
+            format=format_of(Path(file)).name,
+            file=file,
             model=self.model,
-            target=target.name,
+            target=f"{target.name}{HOST}" if exported.npu and file == exported.runs_here else target.name,
             size=self.size,
             input=exported.input,
             output=exported.output,
@@ -75,7 +84,7 @@ class Provenance:
             recipe=self.recipe,
             weights=self.weights,
             tools={"segformer-edge": version("segformer-edge"), **exported.tools},
-            files={name: sha256_of(folder / name) for name in exported.files},
+            files={name: sha256_of(folder / name) for name in parts},
             encodings_sha256=self.encodings_sha256,
         )
 
@@ -86,6 +95,17 @@ class Gates:
 
     max_drop: float
     memory_budget: int | None = None
+
+
+def _budget(wanted: int, meaning: str, used: int, plan: Plan | None) -> Budget:
+    """``used`` of ``wanted`` bytes with ``plan``, whose meaning counts; what would fit only where nothing did."""
+    if plan is None:
+        return Budget(wanted, meaning, used)
+    failed = not plan.fits and used > wanted
+    return Budget(
+        wanted, plan.meaning, used, plan.forecast, asdict(plan.tiling), used if failed else None,
+        plan.blocked_by if failed else None, plan.largest_size if failed else None,
+    )  # fmt: skip
 
 
 class Judge:
@@ -108,7 +128,8 @@ class Judge:
         """Write the sidecar, load, compare, evaluate and time one file. A failed file is removed again."""
         if isinstance(outcome, ExportFailure):
             return TargetReport(target.name, "failed", error=outcome.reason)
-        self.provenance.metadata(target, outcome, self.folder).save(self.folder / outcome.files[0])
+        for name in outcome.described:
+            self.provenance.metadata(target, outcome, self.folder, name).save(self.folder / name)
         try:
             report = self._run(target, outcome, progress)
         except SegformerEdgeError as error:
@@ -117,8 +138,9 @@ class Judge:
             report = TargetReport(target.name, "failed", error=self._reason(f"{type(error).__name__}: {error}"))
         if report.status == "failed":
             self.segmenters.pop(target.name, None)
-            for name in (*outcome.files, f"{outcome.files[0]}.json"):
-                (self.folder / name).unlink(missing_ok=True)
+            for name in outcome.files:
+                for path in (self.folder / name, sidecar_path(self.folder / name)):
+                    path.unlink(missing_ok=True)
         return report
 
     def _reason(self, text: str) -> str:
@@ -126,7 +148,7 @@ class Judge:
         return text.replace(f"{self.folder}/", "")
 
     def _run(self, target: Target, exported: Exported, progress: bool) -> TargetReport:
-        segmenter = self.segmenters[target.name] = Segmenter.load(self.folder / exported.files[0])
+        segmenter = self.segmenters[target.name] = Segmenter.load(self.folder / exported.runs_here)
         maps = [segmenter(image) for image in self.held_back]
         agreed = {
             name: float(np.mean([agreement(a, b) for a, b in zip(maps, reference, strict=True)]))
@@ -135,13 +157,14 @@ class Judge:
         report = TargetReport(
             target.name,
             "ok",
-            files=(*exported.files, f"{exported.files[0]}.json"),
-            bytes=sum((self.folder / name).stat().st_size for name in exported.files),
+            files=(*exported.files, *(f"{name}.json" for name in exported.described)),
+            bytes=sum((self.folder / name).stat().st_size for name in exported.shipped),
             agreement_fp32=agreed["fp32"],
             agreement_int8=agreed["int8"],
             **self._memory(target, exported),
             ops=exported.ops,
             export_seconds=exported.seconds,
+            npu=exported.npu,
         )
         if agreed["int8"] < MIN_AGREEMENT:
             return replace(
@@ -152,7 +175,8 @@ class Judge:
                 error=f"The file agrees with the quantized reference on {agreed['int8']:.1%} of the pixels of "
                 f"{len(maps)} images; at least {MIN_AGREEMENT:.0%} are needed. Its runtime computes something else.",
             )
-        report = replace(report, latency_ms=summarise_latency(segmenter.latency_ms(LATENCY_RUNS), threads=1))
+        if exported.npu is None:
+            report = replace(report, latency_ms=summarise_latency(segmenter.latency_ms(LATENCY_RUNS), threads=1))
         if self.dataset is not None:
             report = self._score(report, segmenter, progress)
         if report.budget is not None and not report.budget.fits:
@@ -188,24 +212,14 @@ class Judge:
         }[meaning]
         if used is None:
             raise SegformerEdgeError(f"The memory budget cannot be checked: only {found.kind} is known here.")
-        return {"memory": memory, "budget": self._budget(wanted, meaning, used, plan)}
+        return {"memory": memory, "budget": _budget(wanted, meaning, used, plan)}
 
     def _recorded(self, exported: Exported) -> dict[str, Any]:
         """As ``_memory``, from what the exporter found."""
         memory, wanted = exported.memory, self.gates.memory_budget
         if wanted is None or memory is None or memory.planned_bytes is None:
             return {"memory": memory}
-        return {"memory": memory, "budget": self._budget(wanted, "arena", memory.planned_bytes, exported.plan)}
-
-    @staticmethod
-    def _budget(wanted: int, meaning: str, used: int, plan: Plan | None) -> Budget:
-        if plan is None:
-            return Budget(wanted, meaning, used)
-        failed = not plan.fits and used > wanted
-        return Budget(
-            wanted, meaning, used, plan.forecast, asdict(plan.tiling), used if failed else None,
-            plan.blocked_by if failed else None, plan.largest_size if failed else None,
-        )  # fmt: skip
+        return {"memory": memory, "budget": _budget(wanted, "arena", memory.planned_bytes, exported.plan)}
 
     def _score(self, report: TargetReport, segmenter: Segmenter, progress: bool) -> TargetReport:
         assert self.dataset is not None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
+from segformer_edge.report.npu import NpuReport
 from segformer_edge.report.schema import Memory, Ops
 from segformer_edge.rewrite.graph import EdgeSegFormer
 from segformer_edge.rewrite.tiling import Tiling
@@ -40,6 +41,23 @@ class Exported:
     plan: Plan | None = None
     #: Wall time of the export, planning included.
     seconds: float | None = None
+    #: Of a file for an NPU, what its compiler said. This machine runs ``npu.host_file`` in its place.
+    npu: NpuReport | None = None
+
+    @property
+    def runs_here(self) -> str:
+        """Name of the file whose answers are checked."""
+        return self.files[0] if self.npu is None else self.npu.host_file
+
+    @property
+    def shipped(self) -> tuple[str, ...]:
+        """The files that a device needs."""
+        return self.files if self.npu is None else self.files[:1]
+
+    @property
+    def described(self) -> tuple[str, ...]:
+        """The files that have a sidecar: all of an NPU's stand for themselves, else the first with its companions."""
+        return self.files[:1] if self.npu is None else self.files
 
 
 class Exporter(Protocol):
@@ -50,6 +68,14 @@ class Exporter(Protocol):
 
         Raises SegformerEdgeError, or whatever the backend raises when it cannot take the graph.
         """
+
+
+@runtime_checkable
+class PlanningExporter(Protocol):
+    """An exporter that finds the tiling for a memory budget itself."""
+
+    def plan(self, network: EdgeSegFormer, size: tuple[int, int], budget: int) -> Plan:
+        """The coarsest tiling of ``network``, which is not tiled, that needs at most ``budget`` bytes, or the best."""
 
 
 def example_image(size: tuple[int, int]) -> torch.Tensor:

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 from segformer_edge.cli import did_you_mean
 from segformer_edge.errors import MissingBackendError, UsageError
+from segformer_edge.ethos_u.configurations import CONFIGURATIONS
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Target:
     name: str
     #: Format of the file, as in ``segformer_edge.runtime.formats``.
     format: str
-    #: ``module:class`` of its Exporter; imported only in the process that exports.
+    #: ``module:class`` or ``module:class:argument`` of its Exporter; imported only in the process that exports.
     exporter: str
     #: Precision recipe when the user names none.
     recipe: str
@@ -91,6 +92,21 @@ TARGETS: dict[str, Target] = {
             widths=("int8", "int16"),
             cache_blocks=False,
             records_memory=True,
+        ),
+        *(
+            Target(
+                name,
+                "executorch",
+                f"segformer_edge.export.ethos_u:EthosUExporter:{name}",
+                "npu",
+                ("torch", "executorch", "ethosu", "ai_edge_litert", "flatbuffers"),
+                "ethos-u",
+                "Arm Ethos-U NPUs: .pte and .tflite, integer only",
+                widths=("int8", "int16"),
+                cache_blocks=False,
+                records_memory=True,
+            )
+            for name in CONFIGURATIONS
         ),
     )
 }

@@ -23,7 +23,7 @@ _OPTIONS = {
     "MEAN": "ReducerOptions",
 }
 #: Operators that have no options table.
-_BARE = ("RSQRT", "RELU")
+_BARE = ("RSQRT", "RELU", "LOGISTIC")
 #: Version of an operator by the width of its first input, where it is not 1.
 _VERSIONS = {
     ("CONV_2D", "int8"): 3,
@@ -44,6 +44,9 @@ _VERSIONS = {
     ("SPACE_TO_DEPTH", "int8"): 2,
     ("GELU", "int8"): 2,
     ("GATHER", "int8"): 2,
+    ("LOGISTIC", "int8"): 2,
+    ("RESIZE_NEAREST_NEIGHBOR", "int8"): 2,
+    ("MIRROR_PAD", "int8"): 2,
     ("TRANSPOSE", "int8"): 2,
     ("TRANSPOSE", "int16"): 4,
     ("SLICE", "int8"): 2,

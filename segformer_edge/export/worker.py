@@ -21,11 +21,12 @@ from safetensors.torch import load_file, save_file
 
 from quantization.encodings import apply_encodings, load_encodings
 from quantization.sites import keep_widths
-from segformer_edge.export.exporter import Exported, Exporter, Plan
+from segformer_edge.export.exporter import Exported, Exporter, Plan, PlanningExporter
 from segformer_edge.export.planner import plan_for
 from segformer_edge.jsonfile import write_json
 from segformer_edge.model.config import SegformerConfig
 from segformer_edge.model.segformer import SegFormer
+from segformer_edge.report.npu import npu_from_json
 from segformer_edge.report.schema import Memory, Ops
 from segformer_edge.rewrite.cache_blocks import cache_blocks
 from segformer_edge.rewrite.graph import EdgeSegFormer
@@ -83,6 +84,7 @@ def exported_from_json(value: dict[str, Any]) -> Exported:
         memory=None if value["memory"] is None else Memory(**value["memory"]),
         plan=None if value["plan"] is None else _plan(value["plan"]),
         seconds=value["seconds"],
+        npu=None if value["npu"] is None else npu_from_json(value["npu"]),
     )
 
 
@@ -92,14 +94,29 @@ def _plan(value: dict[str, Any]) -> Plan:
     return Plan(**{**value, "tiling": tiling, "largest_size": None if size is None else (size[0], size[1])})
 
 
+def exporter_of(name: str) -> Exporter:
+    """The Exporter called ``module:class``, or ``module:class:argument``."""
+    module, kind, *arguments = name.split(":")
+    exporter: Exporter = getattr(import_module(module), kind)(*arguments)
+    return exporter
+
+
+def _planned(exporter: Exporter, job: Job, network: EdgeSegFormer) -> Plan | None:
+    """How to keep to the job's budget: an exporter whose compiler plans memory knows best."""
+    if job.budget is None:
+        return None
+    if isinstance(exporter, PlanningExporter):
+        return exporter.plan(network, job.size, job.budget)
+    return plan_for(job.target, network, job.size, job.budget)
+
+
 def run_job(job: Job) -> None:
     """Export and write the result file: ``{"exported": ...}`` or ``{"error": ...}``."""
     start = time.perf_counter()
     try:
-        module, _, name = job.exporter.partition(":")
-        exporter: Exporter = getattr(import_module(module), name)()
+        exporter = exporter_of(job.exporter)
         network = load_network(job)
-        plan = None if job.budget is None else plan_for(job.target, network, job.size, job.budget)
+        plan = _planned(exporter, job, network)
         if plan is not None:
             network.tile(plan.tiling)
         elif job.cache_blocks:

@@ -12,13 +12,15 @@ from segformer_edge.jsonfile import Fields
 MEANINGS = {
     "arena": "the runtime's activation arena, the image included",
     "plan": "planned buffers and XNNPACK's workspace",
+    "sram": "SRAM for activations, the image included, as planned by the compiler",
     "growth": "what loading and an inference add to the process, without weights",
 }
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Bytes throughout. ``used`` is measured and decides; ``forecast`` is the liveness model's, None without one.
+    """Bytes throughout. ``used`` decides: it is measured, or for an NPU planned by its compiler. ``forecast`` is what
+    the search for a tiling went by, the liveness model or that compiler; None without a search.
 
     On a FAIL ``floor`` is the least that any tiling was found to need, ``blocked_by`` the operator behind it and
     ``largest_size`` the largest input, in the same proportions, that would fit by the model.

@@ -13,6 +13,7 @@ from typing import Any
 from segformer_edge.errors import UsageError
 from segformer_edge.jsonfile import Fields, read_json, write_json
 from segformer_edge.report.budget import Budget, read_budget
+from segformer_edge.report.npu import NpuReport, read_npu
 
 SCHEMA_VERSION = 1
 STATUSES = ("ok", "failed", "over_budget", "below_accuracy")
@@ -84,6 +85,8 @@ class TargetReport:
     budget: Budget | None = None
     #: Wall time of the export alone.
     export_seconds: float | None = None
+    #: Of an NPU's target: what its compiler says. Accuracy is that of ``npu.host_file``; latency is not known.
+    npu: NpuReport | None = None
 
 
 @dataclass(frozen=True)
@@ -202,6 +205,7 @@ def _target(f: Fields) -> TargetReport:
         per_class_iou=_per_class(f, "per_class_iou"),
         budget=read_budget(f.section("budget")) if f.has("budget") and f.raw("budget") is not None else None,
         export_seconds=f.optional("export_seconds", f.number) if f.has("export_seconds") else None,
+        npu=read_npu(f.section("npu")) if f.has("npu") and f.raw("npu") is not None else None,
     )
 
 

@@ -69,6 +69,8 @@ def print_report(report: Report, file: IO[str] | None = None) -> None:
     if worst is not None:
         console.print(Text(f"worst class: {worst.name} {worst.change:+.4f} ({worst.target})"), soft_wrap=True)
     for target in report.targets:
+        if target.npu:
+            console.print(Text(f"{target.target}: {target.npu.verdict()}"), soft_wrap=True)
         if target.error:
             console.print(Text(f"{target.target}: {target.error}"), soft_wrap=True)
         elif target.budget:

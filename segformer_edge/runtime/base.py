@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from segformer_edge.errors import ArtifactError, MissingBackendError, UsageError
+from segformer_edge.ethos_u.configurations import CONFIGURATIONS
 from segformer_edge.runtime.formats import RUNTIMES
 from segformer_edge.runtime.metadata import ArtifactMetadata
 from segformer_edge.runtime.quiet import native_stderr_silenced
@@ -45,6 +46,11 @@ def load_runtime(path: Path, metadata: ArtifactMetadata, threads: int = 1, refer
         raise UsageError(f"Only .tflite files have reference kernels; '{path}' is {entry.name}.")
     more = {"reference": True} if reference else {}
     entry.check(path)
+    if metadata.target in CONFIGURATIONS:
+        raise UsageError(
+            f"'{path}' holds commands for an {metadata.target}, which only that NPU runs.",
+            hint=f"The same graph for this machine: {path.with_name(f'{path.stem}.host.tflite')}",
+        )
     with native_stderr_silenced():
         runtime: Runtime = getattr(importlib.import_module(entry.module), entry.runtime)(
             path, metadata, threads, **more

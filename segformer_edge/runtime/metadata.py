@@ -18,6 +18,8 @@ LAYOUTS = ("nchw", "nhwc")
 INPUT_DTYPES = ("float32", "uint8", "int8")
 LOGITS_DTYPES = ("float32", "int8", "uint8", "int16")
 LABELS_DTYPES = ("uint8", "int8", "int16", "int32", "int64")
+#: Ends the target's name in the sidecar of a file that computes on the host what an NPU's file computes there.
+HOST = "-host"
 _CHUNK = 1 << 20
 
 

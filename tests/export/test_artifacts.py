@@ -21,7 +21,7 @@ from segformer_edge.runtime.segmenter import Segmenter
 ROOT = Path(__file__).parents[2]
 REPORT_FIELDS = [
     "target", "status", "error", "files", "bytes", "miou", "miou_drop", "agreement_fp32", "agreement_int8",
-    "latency_ms", "memory", "ops", "per_class_iou", "budget", "export_seconds",
+    "latency_ms", "memory", "ops", "per_class_iou", "budget", "export_seconds", "npu",
 ]  # fmt: skip
 #: With random weights many pixels are near a tie, which a runtime's bfloat16 (OpenVINO, where the CPU has it) decides.
 AGREEMENT = 0.92

@@ -51,6 +51,7 @@ def test_the_json_is_the_documented_one(report):
     assert list(target) == [
         "target", "status", "error", "files", "bytes", "miou", "miou_drop", "agreement_fp32", "agreement_int8",
         "latency_ms", "memory", "ops", "per_class_iou", "budget", "export_seconds",
+        "npu",
     ]  # fmt: skip
     assert list(target["latency_ms"]) == ["median", "min", "threads", "runs", "device"]
     assert list(target["memory"]) == ["planned_bytes", "peak_bytes", "weights_bytes", "kind", "device"]
