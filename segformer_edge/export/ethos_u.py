@@ -18,14 +18,13 @@ from segformer_edge.ethos_u.planner import plan
 from segformer_edge.ethos_u.program import program, stream
 from segformer_edge.ethos_u.vela import Compiled, vela_version
 from segformer_edge.export.exporter import Exported, Plan
-from segformer_edge.export.tflite import count_operators
-from segformer_edge.export.tflite_graph import EmittedGraph, Tensor
+from segformer_edge.export.tflite import count_operators, specs_of
+from segformer_edge.export.tflite_graph import EmittedGraph
 from segformer_edge.export.tflite_write import tflite_bytes
 from segformer_edge.jsonfile import write_bytes
 from segformer_edge.report.npu import PLANNED, NpuLeft, NpuMode, NpuReport
 from segformer_edge.report.schema import Memory, Ops
 from segformer_edge.rewrite.graph import EdgeSegFormer
-from segformer_edge.runtime.metadata import InputSpec, OutputSpec
 
 
 class EthosUExporter:
@@ -57,7 +56,7 @@ class EthosUExporter:
         write_bytes(host, tflite_bytes(graph))
         write_bytes(tflite, tables.fill(compiled.content))
         files = [tflite.name, host.name]
-        (taken,), (given,) = graph.inputs, graph.outputs
+        (taken,), (given,), specs = graph.inputs, graph.outputs, specs_of(graph, network)
         if not compiled.left:
             raw, _ = self.compiler.compile(graph, chosen, raw=True)
             assert not isinstance(raw.content, bytes)
@@ -66,18 +65,13 @@ class EthosUExporter:
             files.insert(0, pte.name)
         return Exported(
             files=tuple(files),
-            input=InputSpec(taken.name, (1, *size, 3), "nhwc", taken.dtype, *_quantization(taken)),
-            output=OutputSpec(given.name, network.output_form, given.shape, "nhwc", given.dtype, *_quantization(given)),
+            input=specs[0],
+            output=specs[1],
             ops=_ops(graph, compiled),
             tools={"torch": torch.__version__, "executorch": version("executorch"), "ethos-u-vela": vela},
             memory=Memory(compiled.sram_bytes, None, None, f"{PLANNED}, {compiled.mode}", self.config.name),
             npu=_report(graph, found, compiled, host.name, f"vela {vela}"),
         )
-
-
-def _quantization(tensor: Tensor) -> tuple[float | None, int | None]:
-    q = tensor.kind.quantization
-    return (None, None) if q is None else (q.scale[0], q.zero_point[0])
 
 
 def _ops(graph: EmittedGraph, compiled: Compiled) -> Ops:

@@ -11,7 +11,7 @@ from ai_edge_litert.interpreter import Interpreter
 from torch.export import ExportedProgram
 
 from quantization.sites import Mode, set_mode
-from segformer_edge.export.exporter import Exported, example_image, output_shape
+from segformer_edge.export.exporter import Exported, example_image
 from segformer_edge.export.tflite_emit import KERNELS, KERNELS_WITH_GELU, build_graph
 from segformer_edge.export.tflite_graph import EmittedGraph, Tensor
 from segformer_edge.export.tflite_write import tflite_bytes
@@ -42,8 +42,17 @@ def ordered(program: ExportedProgram) -> EmittedGraph:
     return replace(emitted(program), ordered=True)
 
 
-def quantization_of(tensor: Tensor) -> tuple[float | None, int | None]:
-    """Scale and zero point of a tensor with one of each; None for one that is not quantized."""
+def specs_of(graph: EmittedGraph, network: EdgeSegFormer) -> tuple[InputSpec, OutputSpec]:
+    """What the metadata say of the one image that ``graph`` takes, and of the logits or labels that it gives."""
+    (taken,), (given,) = graph.inputs, graph.outputs
+    height, width, channels = taken.shape[1:]
+    return (
+        InputSpec(taken.name, (1, height, width, channels), "nhwc", taken.dtype, *_quantization(taken)),
+        OutputSpec(given.name, network.output_form, given.shape, "nhwc", given.dtype, *_quantization(given)),
+    )
+
+
+def _quantization(tensor: Tensor) -> tuple[float | None, int | None]:
     q = tensor.kind.quantization
     return (None, None) if q is None else (q.scale[0], q.zero_point[0])
 
@@ -60,18 +69,11 @@ class TFLiteExporter:
         path = stem.with_suffix(".tflite")
         write_bytes(path, tflite_bytes(graph))
         Interpreter(str(path)).allocate_tensors()  # what does not load raises here, not on the device
-        (taken,), (given,) = graph.inputs, graph.outputs
+        taken, given = specs_of(graph, network)
         return Exported(
             files=(path.name,),
-            input=InputSpec(taken.name, (1, *size, 3), "nhwc", taken.dtype, *quantization_of(taken)),
-            output=OutputSpec(
-                given.name,
-                network.output_form,
-                output_shape(network, size, "nhwc"),
-                "nhwc",
-                given.dtype,
-                *quantization_of(given),
-            ),
+            input=taken,
+            output=given,
             ops=count_operators(graph),
             tools={"torch": torch.__version__, "ai-edge-litert": version("ai-edge-litert")},
         )

@@ -14,8 +14,8 @@ import torch
 
 from quantization.sites import Mode, set_mode
 from segformer_edge.errors import UsageError
-from segformer_edge.export.exporter import Exported, example_image, output_shape
-from segformer_edge.export.tflite import count_operators, quantization_of
+from segformer_edge.export.exporter import Exported, example_image
+from segformer_edge.export.tflite import count_operators, specs_of
 from segformer_edge.export.tflite_emit import KERNELS_MICRO, build_graph
 from segformer_edge.export.tflite_graph import EmittedGraph
 from segformer_edge.export.tflite_memory import arrangement
@@ -24,7 +24,6 @@ from segformer_edge.jsonfile import write_bytes
 from segformer_edge.memory.micro import Allocations, allocations
 from segformer_edge.report.schema import Memory
 from segformer_edge.rewrite.graph import EdgeSegFormer
-from segformer_edge.runtime.metadata import InputSpec, OutputSpec
 
 #: What the recorded bytes are, in reports.
 KIND = "recorded by TFLite Micro's allocator"
@@ -56,18 +55,11 @@ class TFLMExporter:
         graph = emitted_micro(network, size)
         path = stem.with_name(f"{stem.name}_tflm.tflite")
         found = write_smallest(graph, path)
-        (taken,), (given,) = graph.inputs, graph.outputs
+        taken, given = specs_of(graph, network)
         return Exported(
             files=(path.name,),
-            input=InputSpec(taken.name, (1, *size, 3), "nhwc", taken.dtype, *quantization_of(taken)),
-            output=OutputSpec(
-                given.name,
-                network.output_form,
-                output_shape(network, size, "nhwc"),
-                "nhwc",
-                given.dtype,
-                *quantization_of(given),
-            ),
+            input=taken,
+            output=given,
             ops=count_operators(graph),
             tools={"torch": torch.__version__, "tflite-micro": version("tflite-micro")},
             memory=Memory(found.activations, found.total, None, KIND, found.device),
