@@ -31,6 +31,11 @@ class PiCamera:
                 hint="sudo apt install -y python3-picamera2, and make the venv with --system-site-packages; "
                 "USB cameras: --source 0",
             ) from error
+        except (ImportError, ValueError) as error:  # its compiled parts want the numpy they were built against
+            raise UsageError(
+                f"picamera2 does not load: {error}.",
+                hint="On Bookworm: pip install 'numpy<2' 'opencv-python-headless<4.12', as the system's numpy is 1.24.",
+            ) from error
         self._camera: Any = None
         try:
             self._camera = Picamera2()

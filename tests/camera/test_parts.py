@@ -162,6 +162,16 @@ class FakePicamera2:
         self.closed = True
 
 
+def test_picamera2_built_for_another_numpy(monkeypatch):
+    class Broken:
+        def __getattr__(self, name):
+            raise ValueError("numpy.dtype size changed, may indicate binary incompatibility")
+
+    monkeypatch.setitem(sys.modules, "picamera2", Broken())
+    with pytest.raises(UsageError, match=r"numpy.dtype size(.|\n)*numpy<2"):
+        PiCamera((64, 96))
+
+
 def test_the_pis_own_camera(monkeypatch):
     monkeypatch.setitem(sys.modules, "picamera2", SimpleNamespace(Picamera2=FakePicamera2))
     camera = PiCamera((64, 96))
