@@ -147,7 +147,7 @@ class Planner:
             if best is None or plan.forecast < best.forecast:
                 best, best_piece, worse = plan, piece, 0
             else:
-                worse += 1
+                worse += plan.forecast > best.forecast  # cutting what is not at the peak changes nothing yet
             if worse == PATIENCE:
                 break
         assert best is not None

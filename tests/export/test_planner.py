@@ -108,3 +108,11 @@ def test_every_piece_gives_a_tiling_for_every_size(planners, piece):
         for planner in planners.values():
             tiling = tiling_for(CONFIG, size, piece, planner.way, planner.score_bytes)
             assert tiling.bands[0] <= size[0] // 4 and tiling.head <= size[0] // 4
+
+
+def test_the_search_goes_on_where_the_first_cuts_change_nothing(networks):
+    """TFLite Micro's arena peaks in the head, which the coarsest tilings leave whole."""
+    planner = Planner(networks["full"], way_of("tflm", networks["full"]))
+    arenas = [planner.forecast(tiling, (64, 64)).arena for _, tiling in planner.tilings((64, 64))][:6]
+    plan = planner.plan((64, 64), min(arenas))
+    assert plan.fits and plan.forecast == min(arenas) < arenas[0] / 2
