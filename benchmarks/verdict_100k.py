@@ -9,12 +9,11 @@ of all plans, and whether a file of that plan really takes it. Fills docs/100kB.
 
 from __future__ import annotations
 
-import json
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from machine import machine
@@ -23,11 +22,11 @@ from random_network import random_network
 
 from segformer_edge.cli import EXIT_FAILED, EXIT_OK, Parser, run
 from segformer_edge.data.datasets import open_dataset
-from segformer_edge.errors import UsageError
+from segformer_edge.errors import DataError, UsageError
 from segformer_edge.export.planner import Planner, way_of
 from segformer_edge.export.targets import choose_targets
 from segformer_edge.export.tflm import emitted_micro, write_smallest
-from segformer_edge.jsonfile import write_json
+from segformer_edge.jsonfile import read_json, write_json
 from segformer_edge.memory.flatbuffer import root_table
 from segformer_edge.memory.micro import Allocations, allocations
 from segformer_edge.memory.readers.tflite import graph_of
@@ -44,6 +43,7 @@ SIDES = (96, 128, 160, 192, 256, 320, 384, 512)
 DEVICES = {"100 kB": 100_000, "256 kB": 256_000, "384 kB": 384_000, "1 MB": 1_000_000, "2 MB": 2_000_000,
            "4 MB": 4_000_000}  # fmt: skip
 CLASSES = 11
+Row = TypeVar("Row")
 #: A piece is a share of the arena; finer ones than these have not needed less.
 _SHARES = (4, 8, 16)
 
@@ -157,8 +157,9 @@ def floor(side: int, folder: Path, tell: Progress) -> Floor:
     return Floor(side, best[0], found.activations, found.persistent, len(graph.operators))
 
 
-def table(verdicts: Sequence[Verdict], floors: Sequence[Floor]) -> str:
+def table(verdicts: Iterable[Verdict], floors: Iterable[Floor]) -> str:
     """The page's block."""
+    verdicts, floors = list(verdicts), sorted(floors, key=lambda each: each.side)
     words = [f"Measured on: {machine()}.", ""]
     header = ["128x128, TFLite Micro", *(v.name for v in verdicts)]
 
@@ -219,22 +220,41 @@ def main(argv: Sequence[str] | None = None) -> int:
             out=options.out / "camvid", weights=options.camvid, calibration=options.calibration,
             dataset=open_dataset(options.eval), **common,
         )  # fmt: skip
-    start = time.perf_counter()
+    record = options.page.with_suffix(".json")
     options.out.mkdir(parents=True, exist_ok=True)
     with progress_for_terminal() as tell:
-        verdicts = [verdict(name, case, tell) for name, case in cases.items()]
-        floors = [floor(side, options.out, tell) for side in sides]
-    block = table(verdicts, floors)
-    print(block)
-    update(options.page, "verdict", block)
+        verdicts = {v.name: v for v in earlier(record, "verdicts", Verdict)}
+        floors = {f.side: f for f in earlier(record, "floors", Floor)}
+        for name, case in cases.items():
+            verdicts[name] = verdict(name, case, tell)
+            publish(options.page, verdicts.values(), floors.values())
+        for side in sides:
+            floors[side] = floor(side, options.out, tell)
+            publish(options.page, verdicts.values(), floors.values())
+    print(table(verdicts.values(), floors.values()))
+    return EXIT_OK if all(v.holds for v in verdicts.values()) else EXIT_FAILED
+
+
+def publish(page: Path, verdicts: Iterable[Verdict], floors: Iterable[Floor]) -> None:
+    """Fill the page, and write the figures behind it beside it: after each part, since all take an hour."""
+    update(page, "verdict", table(verdicts, floors))
     value = {
         "machine": machine(),
-        "seconds": time.perf_counter() - start,
         "verdicts": [asdict(v) for v in verdicts],
-        "floors": [asdict(f) for f in floors],
+        "floors": [asdict(f) for f in sorted(floors, key=lambda each: each.side)],
     }
-    write_json(options.page.with_suffix(".json"), json.loads(json.dumps(value)))
-    return EXIT_OK if all(v.holds for v in verdicts) else EXIT_FAILED
+    write_json(page.with_suffix(".json"), value)
+
+
+def earlier(path: Path, key: str, kind: type[Row]) -> list[Row]:
+    """Rows of an earlier run, which this one adds to or replaces. Raises DataError for a damaged file."""
+    if not path.exists():
+        return []
+    found = read_json(path, DataError).get(key)
+    try:
+        return [kind(**row) for row in found]  # type: ignore[union-attr]
+    except TypeError as error:
+        raise DataError(f"'{path}' was not written by this program: {error}.", hint="Delete it.") from error
 
 
 if __name__ == "__main__":

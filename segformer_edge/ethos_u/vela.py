@@ -21,21 +21,11 @@ import numpy as np
 
 from segformer_edge.errors import ArtifactError, MissingBackendError
 from segformer_edge.ethos_u.configurations import MemoryMode, NpuConfig
+from segformer_edge.report.npu import NpuLeft
 
-#: Kinds of estimates in reports.
-ESTIMATED, PLANNED = "compiler's estimate", "planned by the compiler"
 _MODULE = "ethosu.vela"
 _TIMEOUT_SECONDS = 1800.0
 _LEFT = re.compile(r"^Warning \(supported operators\) operator: (.+), ofm: '(.*)'\nReason: (.+)$", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Left:
-    """An operator that the compiler leaves to the CPU, with the name of its result and the reason."""
-
-    operator: str
-    name: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -74,7 +64,7 @@ class Compiled:
     npu_cycles: int
     macs: int
     inferences_per_second: float
-    left: tuple[Left, ...]
+    left: tuple[NpuLeft, ...]
     steps: tuple[Step, ...]
     #: The compiled ``.tflite``, or the arrays of the raw form by name.
     content: bytes | Mapping[str, np.ndarray]
@@ -155,7 +145,7 @@ def read_folder(
     def used(area: str) -> int:
         return round(float(row[f"{area}_memory_used"]) * 1024)
 
-    left = tuple(Left(*(part.strip() for part in found)) for found in _LEFT.findall(said))
+    left = tuple(NpuLeft(*(part.strip() for part in found)) for found in _LEFT.findall(said))
     return Compiled(
         config=config.name,
         mode=mode.name,
@@ -173,7 +163,7 @@ def read_folder(
     )
 
 
-def _complete(left: tuple[Left, ...], steps: tuple[Step, ...]) -> tuple[Left, ...]:
+def _complete(left: tuple[NpuLeft, ...], steps: tuple[Step, ...]) -> tuple[NpuLeft, ...]:
     """``left``, and what the schedule gives to the CPU although nobody said why."""
     on_cpu = [step for step in steps if not step.on_npu]
     named = [entry.name for entry in left]
@@ -182,7 +172,7 @@ def _complete(left: tuple[Left, ...], steps: tuple[Step, ...]) -> tuple[Left, ..
         if step.name in named:
             named.remove(step.name)
         else:
-            unsaid.append(Left(step.source, step.name, "the compiler gives no reason"))
+            unsaid.append(NpuLeft(step.source, step.name, "the compiler gives no reason"))
     return (*left, *unsaid)
 
 

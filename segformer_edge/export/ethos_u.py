@@ -22,7 +22,7 @@ from segformer_edge.export.tflite import count_operators, specs_of
 from segformer_edge.export.tflite_graph import EmittedGraph
 from segformer_edge.export.tflite_write import tflite_bytes
 from segformer_edge.jsonfile import write_bytes
-from segformer_edge.report.npu import PLANNED, NpuLeft, NpuMode, NpuReport
+from segformer_edge.report.npu import PLANNED, NpuMode, NpuReport
 from segformer_edge.report.schema import Memory, Ops
 from segformer_edge.rewrite.graph import EdgeSegFormer
 
@@ -88,7 +88,7 @@ def _report(graph: EmittedGraph, found: list[Compiled], chosen: Compiled, host: 
         mode=chosen.mode,
         operators=len(graph.operators),
         on_npu=len(graph.operators) - len(chosen.left),
-        left=tuple(NpuLeft(left.operator, left.name, left.reason) for left in chosen.left),
+        left=chosen.left,
         modes=tuple(
             NpuMode(
                 each.mode, each.system, each.sram_bytes, each.dram_bytes, each.flash_bytes, each.cycles,
