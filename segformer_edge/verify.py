@@ -71,7 +71,7 @@ class Provenance:
         """The sidecar of ``file``, one of those that have one."""
         parts = exported.files if len(exported.described) == 1 else (file,)
         return ArtifactMetadata(
-            format=format_of(Path(file)).name,
+            format=format_of(Path(file)).name if exported.npu else target.format,
             file=file,
             model=self.model,
             target=f"{target.name}{HOST}" if exported.npu and file == exported.runs_here else target.name,
