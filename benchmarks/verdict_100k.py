@@ -23,6 +23,8 @@ from random_network import random_network
 from segformer_edge.cli import EXIT_FAILED, EXIT_OK, Parser, run
 from segformer_edge.data.datasets import open_dataset
 from segformer_edge.errors import DataError, UsageError
+from segformer_edge.ethos_u.configurations import configuration
+from segformer_edge.ethos_u.lowering import Compiler, npu_graph
 from segformer_edge.export.planner import Planner, way_of
 from segformer_edge.export.targets import choose_targets
 from segformer_edge.export.tflm import emitted_micro, write_smallest
@@ -38,6 +40,7 @@ from segformer_edge.rewrite.tiling import Tiling
 from segformer_edge.runtime.segmenter import Segmenter
 
 BUDGET, SIDE = 100_000, 128
+NPUS = ("ethos-u55-128", "ethos-u85-256")
 SIDES = (96, 128, 160, 192, 256, 320, 384, 512)
 #: Bytes of the devices asked about, and what they are called.
 DEVICES = {"100 kB": 100_000, "256 kB": 256_000, "384 kB": 384_000, "1 MB": 1_000_000, "2 MB": 2_000_000,
@@ -84,6 +87,27 @@ class Floor:
     recorded: int
     persistent: int
     operators: int
+
+
+@dataclass(frozen=True)
+class Npu:
+    """The network so tiled on an Ethos-U with everything in SRAM: its compiler's plan and estimate."""
+
+    name: str
+    sram_bytes: int
+    inferences_per_second: float
+    operators: int
+    #: Operators that the compiler leaves to the CPU.
+    left: int
+
+
+def on_npu(name: str, tiling: Tiling) -> Npu:
+    """Compile the network for 128x128, labels out."""
+    config = configuration(name)
+    graph = npu_graph(random_network("b0", CLASSES, "npu", "labels").tile(tiling), (SIDE, SIDE), config)
+    mode = next(mode for mode in config.modes if mode.name == "Sram_Only")
+    found, _ = Compiler(config).compile(graph, mode)
+    return Npu(name, found.sram_bytes, found.inferences_per_second, len(graph.operators), len(found.left))
 
 
 def verdict(name: str, options: QuantizeOptions, tell: Progress) -> Verdict:
@@ -157,9 +181,9 @@ def floor(side: int, folder: Path, tell: Progress) -> Floor:
     return Floor(side, best[0], found.activations, found.persistent, len(graph.operators))
 
 
-def table(verdicts: Iterable[Verdict], floors: Iterable[Floor]) -> str:
+def table(verdicts: Iterable[Verdict], npus: Iterable[Npu], floors: Iterable[Floor]) -> str:
     """The page's block."""
-    verdicts, floors = list(verdicts), sorted(floors, key=lambda each: each.side)
+    verdicts, npus, floors = list(verdicts), list(npus), sorted(floors, key=lambda each: each.side)
     words = [f"Measured on: {machine()}.", ""]
     header = ["128x128, TFLite Micro", *(v.name for v in verdicts)]
 
@@ -179,6 +203,14 @@ def table(verdicts: Iterable[Verdict], floors: Iterable[Floor]) -> str:
         row("verdict", ["PASS" if v.holds else "FAIL" for v in verdicts]),
     ]
     words += lines(header, rows)
+    if npus:
+        words += ["", "The same network and tiling on Ethos-U NPUs, everything in SRAM, by Vela:", ""]
+        header = ["NPU", "SRAM for activations, planned", "inferences a second, estimated", "operators", "on the CPU"]
+        cells = [
+            [n.name, f"{n.sram_bytes:,}", f"{n.inferences_per_second:.1f}", f"{n.operators:,}", str(n.left)]
+            for n in npus
+        ]
+        words += lines(header, cells)
     if floors:
         words += ["", "What fits where: the least activation arena at each input size, executed by TFLite Micro.", ""]
         header = ["input", "activations", "persistent", "operators", *DEVICES]
@@ -224,23 +256,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     with progress_for_terminal() as tell:
         verdicts = {v.name: v for v in earlier(record, "verdicts", Verdict)}
+        npus = {n.name: n for n in earlier(record, "npus", Npu)}
         floors = {f.side: f for f in earlier(record, "floors", Floor)}
         for name, case in cases.items():
             verdicts[name] = verdict(name, case, tell)
-            publish(options.page, verdicts.values(), floors.values())
+            publish(options.page, verdicts.values(), npus.values(), floors.values())
+        tiling = Tiling.from_json(next(iter(verdicts.values())).tiling)
+        for name in NPUS:
+            tell.step(f"{name}: {tiling}")
+            npus[name] = on_npu(name, tiling)
         for side in sides:
             floors[side] = floor(side, options.out, tell)
-            publish(options.page, verdicts.values(), floors.values())
-    print(table(verdicts.values(), floors.values()))
+            publish(options.page, verdicts.values(), npus.values(), floors.values())
+    publish(options.page, verdicts.values(), npus.values(), floors.values())
+    print(table(verdicts.values(), npus.values(), floors.values()))
     return EXIT_OK if all(v.holds for v in verdicts.values()) else EXIT_FAILED
 
 
-def publish(page: Path, verdicts: Iterable[Verdict], floors: Iterable[Floor]) -> None:
+def publish(page: Path, verdicts: Iterable[Verdict], npus: Iterable[Npu], floors: Iterable[Floor]) -> None:
     """Fill the page, and write the figures behind it beside it: after each part, since all take an hour."""
-    update(page, "verdict", table(verdicts, floors))
+    update(page, "verdict", table(verdicts, npus, floors))
     value = {
         "machine": machine(),
         "verdicts": [asdict(v) for v in verdicts],
+        "npus": [asdict(n) for n in npus],
         "floors": [asdict(f) for f in sorted(floors, key=lambda each: each.side)],
     }
     write_json(page.with_suffix(".json"), value)
@@ -250,7 +289,7 @@ def earlier(path: Path, key: str, kind: type[Row]) -> list[Row]:
     """Rows of an earlier run, which this one adds to or replaces. Raises DataError for a damaged file."""
     if not path.exists():
         return []
-    found = read_json(path, DataError).get(key)
+    found = read_json(path, DataError).get(key, [])
     try:
         return [kind(**row) for row in found]  # type: ignore[union-attr]
     except TypeError as error:
