@@ -22,7 +22,7 @@ from random_network import random_network
 
 from segformer_edge.cli import EXIT_FAILED, EXIT_OK, Parser, run
 from segformer_edge.data.datasets import open_dataset
-from segformer_edge.errors import DataError, UsageError
+from segformer_edge.errors import ArtifactError, DataError, UsageError
 from segformer_edge.ethos_u.configurations import configuration
 from segformer_edge.ethos_u.lowering import Compiler, npu_graph
 from segformer_edge.export.planner import Planner, way_of
@@ -41,6 +41,8 @@ from segformer_edge.runtime.segmenter import Segmenter
 
 BUDGET, SIDE = 100_000, 128
 NPUS = ("ethos-u55-128", "ethos-u85-256")
+#: For NPUs whose compiler does not take the verdict's tiling.
+COARSER = (Tiling((8, 4, 2, 1), head=8, head_channels=8), Tiling((4, 2, 1, 1), head=4, head_channels=4))
 SIDES = (96, 128, 160, 192, 256, 320, 384, 512)
 #: Bytes of the devices asked about, and what they are called.
 DEVICES = {"100 kB": 100_000, "256 kB": 256_000, "384 kB": 384_000, "1 MB": 1_000_000, "2 MB": 2_000_000,
@@ -91,9 +93,11 @@ class Floor:
 
 @dataclass(frozen=True)
 class Npu:
-    """The network so tiled on an Ethos-U with everything in SRAM: its compiler's plan and estimate."""
+    """The network on an Ethos-U with everything in SRAM: its compiler's plan and estimate."""
 
     name: str
+    #: Bands of the stages, and of the head with its channel groups.
+    tiling: str
     sram_bytes: int
     inferences_per_second: float
     operators: int
@@ -101,13 +105,24 @@ class Npu:
     left: int
 
 
-def on_npu(name: str, tiling: Tiling) -> Npu:
-    """Compile the network for 128x128, labels out."""
+def on_npu(name: str, tilings: Iterable[Tiling]) -> Npu:
+    """Compile the network for 128x128, labels out, by the first of ``tilings`` that the compiler takes."""
     config = configuration(name)
-    graph = npu_graph(random_network("b0", CLASSES, "npu", "labels").tile(tiling), (SIDE, SIDE), config)
     mode = next(mode for mode in config.modes if mode.name == "Sram_Only")
-    found, _ = Compiler(config).compile(graph, mode)
-    return Npu(name, found.sram_bytes, found.inferences_per_second, len(graph.operators), len(found.left))
+    refused: ArtifactError | None = None
+    for tiling in tilings:
+        graph = npu_graph(random_network("b0", CLASSES, "npu", "labels").tile(tiling), (SIDE, SIDE), config)
+        try:
+            found, _ = Compiler(config).compile(graph, mode)
+        except ArtifactError as error:
+            refused = error
+            continue
+        words = f"{', '.join(map(str, tiling.bands))}; {tiling.head} x {tiling.head_channels}"
+        return Npu(
+            name, words, found.sram_bytes, found.inferences_per_second, len(graph.operators), len(found.left)
+        )  # fmt: skip
+    assert refused is not None
+    raise refused
 
 
 def verdict(name: str, options: QuantizeOptions, tell: Progress) -> Verdict:
@@ -204,10 +219,17 @@ def table(verdicts: Iterable[Verdict], npus: Iterable[Npu], floors: Iterable[Flo
     ]
     words += lines(header, rows)
     if npus:
-        words += ["", "The same network and tiling on Ethos-U NPUs, everything in SRAM, by Vela:", ""]
-        header = ["NPU", "SRAM for activations, planned", "inferences a second, estimated", "operators", "on the CPU"]
+        words += ["", "The same network on Ethos-U NPUs, everything in SRAM, by Vela:", ""]
+        header = [
+            "NPU",
+            "bands; head",
+            "activations, planned",
+            "inferences a second, estimated",
+            "operators",
+            "on the CPU",
+        ]
         cells = [
-            [n.name, f"{n.sram_bytes:,}", f"{n.inferences_per_second:.1f}", f"{n.operators:,}", str(n.left)]
+            [n.name, n.tiling, f"{n.sram_bytes:,}", f"{n.inferences_per_second:.1f}", f"{n.operators:,}", str(n.left)]
             for n in npus
         ]
         words += lines(header, cells)
@@ -264,7 +286,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tiling = Tiling.from_json(next(iter(verdicts.values())).tiling)
         for name in NPUS:
             tell.step(f"{name}: {tiling}")
-            npus[name] = on_npu(name, tiling)
+            npus[name] = on_npu(name, (tiling, *COARSER))
         for side in sides:
             floors[side] = floor(side, options.out, tell)
             publish(options.page, verdicts.values(), npus.values(), floors.values())

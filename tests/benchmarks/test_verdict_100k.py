@@ -32,7 +32,7 @@ def test_both_files_run_and_agree(module, monkeypatch, tmp_path, tiny_weights, t
     assert found.activations <= 30_000 < found.untiled_activations
     assert found.operators > found.untiled_operators and found.tiling["head"] > 1
     page = tmp_path / "page.md"
-    module.publish(page, [found], [module.Npu("ethos-u1", 7, 2.0, 3, 0)], [module.Floor(32, 100, 110, 7, 9)])
+    module.publish(page, [found], [module.Npu("ethos-u1", "1", 7, 2.0, 3, 0)], [module.Floor(32, 100, 110, 7, 9)])
     assert "| PASS |" in page.read_text() and "| 32x32 | 110 | 7 | 9 | fits |" in page.read_text()
     assert module.earlier(page.with_suffix(".json"), "verdicts", module.Verdict) == [found]
     assert not replace(found, same=3).holds and not replace(found, activations=30_001).holds
