@@ -12,6 +12,7 @@ from segformer_edge.errors import DataError
 from segformer_edge.export.targets import choose_targets
 from segformer_edge.pipeline import QuantizeOptions
 from segformer_edge.progress import Progress
+from segformer_edge.rewrite.tiling import Tiling
 
 
 @pytest.fixture
@@ -34,7 +35,9 @@ def test_both_files_run_and_agree(module, monkeypatch, tmp_path, tiny_weights, t
     page = tmp_path / "page.md"
     module.publish(page, [found], [module.Npu("ethos-u1", "1", 7, 2.0, 3, 0)], [module.Floor(32, 100, 110, 7, 9)])
     assert "| PASS |" in page.read_text() and "| 32x32 | 110 | 7 | 9 | fits |" in page.read_text()
-    assert module.earlier(page.with_suffix(".json"), "verdicts", module.Verdict) == [found]
+    (kept,) = module.earlier(page.with_suffix(".json"), "verdicts", module.Verdict)
+    assert replace(kept, tiling={}) == replace(found, tiling={})
+    assert Tiling.from_json(kept.tiling) == Tiling.from_json(found.tiling)
     assert not replace(found, same=3).holds and not replace(found, activations=30_001).holds
 
 
