@@ -16,12 +16,12 @@ import pytest
 import torch
 
 from segformer_edge.cli import EXIT_FAILED, EXIT_OK, EXIT_USAGE, run
+from segformer_edge.export.targets import CPU_TARGETS
 from segformer_edge.memory.profiling import profile_file
 from segformer_edge.memory.timeline import short_name
 from segformer_edge.profile import main
-from segformer_edge.runtime.formats import FORMATS
 
-TARGETS = tuple(entry.name for entry in FORMATS)
+TARGETS = CPU_TARGETS
 #: What a field's absence would break for a reader of --json.
 FIELDS = {
     "schema_version", "file", "format", "file_bytes", "on", "threads", "delegate", "compiled", "metadata", "versions",

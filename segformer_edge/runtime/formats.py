@@ -68,7 +68,9 @@ FORMATS: tuple[Format, ...] = (
 )
 RUNTIMES: dict[str, Format] = {entry.name: entry for entry in FORMATS}
 #: The first of those that share a suffix.
-FORMAT_OF_SUFFIX: dict[str, Format] = {entry.suffix: entry for entry in reversed(FORMATS)}
+FORMAT_OF_SUFFIX: dict[str, Format] = {}
+for _entry in FORMATS:
+    FORMAT_OF_SUFFIX.setdefault(_entry.suffix, _entry)
 
 
 def format_of(path: Path) -> Format:

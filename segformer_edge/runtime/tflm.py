@@ -18,14 +18,14 @@ from segformer_edge.runtime.metadata import ArtifactMetadata
 
 #: Bytes of the arena tried first, and the most that is tried. The interpreter says only whether one is enough.
 _ARENA, _LARGEST_ARENA = 4 << 20, 1 << 30
-_TOO_SMALL = "Failed to allocate"
+_TOO_SMALL = ("failed to allocate", "failed to resize", "arena")
 
 
 class MicroInterpreter:
     """One file with one input and one output. Raises ArtifactError where the interpreter refuses it."""
 
     def __init__(self, path: Path) -> None:
-        runtime: Any = backend(["tflite_micro.python.tflite_micro.runtime"], "tflm")
+        runtime: Any = backend(["tflite_micro.python.tflite_micro.runtime"], "runtime-tflm")
         self._path = path
         arena = _ARENA
         while True:
@@ -34,9 +34,9 @@ class MicroInterpreter:
                 with _captured(words):
                     self._interpreter = runtime.Interpreter.from_file(str(path), arena_size=arena)
                 break
-            except (RuntimeError, ValueError) as error:
-                told = "\n".join(words)
-                if not (_TOO_SMALL in told or "arena" in told.lower()) or arena >= _LARGEST_ARENA:
+            except Exception as error:  # what the interpreter's own reader meets in a damaged file is of any kind
+                told = " ".join(words).lower()
+                if not any(phrase in told for phrase in _TOO_SMALL) or arena >= _LARGEST_ARENA:
                     raise cannot_load("TFLite Micro", path, RuntimeError(words[0] if words else str(error))) from error
                 arena *= 4
         self.input = self._info(self._interpreter.get_input_details(0))

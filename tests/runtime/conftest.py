@@ -63,7 +63,7 @@ def _openvino(net: torch.nn.Module, x: torch.Tensor, path: Path) -> None:
     ov.save_model(model, str(path), compress_to_fp16=False)
 
 
-_EXPORTERS = {"executorch": _executorch, "tflite": _tflite, "openvino": _openvino, "onnx": _onnx}
+_EXPORTERS = {"executorch": _executorch, "tflite": _tflite, "openvino": _openvino, "onnx": _onnx, "tflm": _tflite}
 
 
 @pytest.fixture(scope="session")
@@ -107,7 +107,8 @@ def artifacts(
     folder = tmp_path_factory.mktemp("artifacts")
     paths = {}
     for form, export in _EXPORTERS.items():
-        path = folder / f"model{RUNTIMES[form].suffix}"
+        name = "model_tflm" if form == "tflm" else "model"  # two formats share a suffix
+        path = folder / f"{name}{RUNTIMES[form].suffix}"
         export(net, torch.zeros(1, 3, *SIZE), path)
         describe(path, form).save(path)
         paths[form] = path

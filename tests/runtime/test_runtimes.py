@@ -121,7 +121,7 @@ def test_metadata_that_contradicts_the_file_is_found_at_load(form, artifacts, de
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_missing_runtime_names_the_extra(form, artifacts, monkeypatch):
-    for package in ("executorch", "ai_edge_litert", "tflite_runtime", "openvino", "onnxruntime"):
+    for package in ("executorch", "ai_edge_litert", "tflite_runtime", "openvino", "onnxruntime", "tflite_micro"):
         for name in [package, *(name for name in sys.modules if name.startswith(package + "."))]:
             monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingBackendError, match=rf"segformer-edge\[runtime-{form}\]"):

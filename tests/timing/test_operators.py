@@ -10,14 +10,14 @@ import pytest
 
 from segformer_edge.cli import EXIT_FAILED, EXIT_OK, EXIT_USAGE, run
 from segformer_edge.errors import UsageError
+from segformer_edge.export.targets import CPU_TARGETS
 from segformer_edge.profile import main
-from segformer_edge.runtime.formats import FORMATS
 from segformer_edge.timing import litert_api
 from segformer_edge.timing.operators import Event, OperatorProfile, OperatorTime, medians
 from segformer_edge.timing.profiling import profile_operators
 from segformer_edge.timing.worker import PROFILERS
 
-TARGETS = tuple(entry.name for entry in FORMATS)
+TARGETS = CPU_TARGETS
 #: What a field's absence would break for a reader of --json.
 FIELDS = {
     "schema_version", "file", "format", "runtime", "versions", "device", "threads", "runs", "inference_ms", "plain_ms",
