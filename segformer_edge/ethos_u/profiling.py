@@ -50,7 +50,7 @@ def profile_on_npu(path: Path, name: str, tell: Progress) -> NpuProfile:
     """
     config, compiler, notes = configuration(name), f"vela {vela_version()}", list[str]()
     path = _source(path, notes)
-    content, operators, tables = with_placeholders(path.read_bytes(), path)
+    content, operators, tables = file_with_placeholders(path.read_bytes(), path)
     if tables:
         notes.append(
             f"{tables} GELU: exact tables, scheduled as the compiler schedules any function of one int8 tensor."
@@ -87,7 +87,7 @@ def _source(path: Path, notes: list[str]) -> Path:
     return path
 
 
-def with_placeholders(content: bytes, path: Path) -> tuple[bytes, int, int]:
+def file_with_placeholders(content: bytes, path: Path) -> tuple[bytes, int, int]:
     """``content`` with a function that the compiler knows in place of GELU, its operators, and the GELUs among them.
 
     Raises ArtifactError for damaged bytes.
