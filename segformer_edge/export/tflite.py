@@ -21,6 +21,7 @@ from segformer_edge.rewrite.graph import EdgeSegFormer
 from segformer_edge.runtime.metadata import InputSpec, OutputSpec
 
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
+_MULTIPLY_ACCUMULATE = ("CONV_2D", "DEPTHWISE_CONV_2D", "BATCH_MATMUL")
 
 
 def count_operators(graph: EmittedGraph) -> Ops:
@@ -30,11 +31,13 @@ def count_operators(graph: EmittedGraph) -> Ops:
 
 
 def emitted(program: ExportedProgram) -> EmittedGraph:
-    """The graph of ``program``: with LiteRT's table for GELU where nothing else computes in float, so that a file for
-    devices without float has none, and else with GELU in float, as XNNPACK wants it to take all of a file.
+    """The graph of ``program``: with LiteRT's table for GELU where no float operator multiplies and accumulates, so for
+    built-in kernels (recipes ``full``, ``npu``, ``portable``), else with GELU in float, so that XNNPACK takes all of it.
     """
-    integer = build_graph(program, KERNELS_WITH_GELU, image_channels_last=True)
-    return build_graph(program, KERNELS, image_channels_last=True) if count_operators(integer).float else integer
+    with_table = build_graph(program, KERNELS_WITH_GELU, image_channels_last=True)
+    if not any(op.code in _MULTIPLY_ACCUMULATE and op.output.dtype == "float32" for op in with_table.operators):
+        return with_table
+    return build_graph(program, KERNELS, image_channels_last=True)
 
 
 def ordered(program: ExportedProgram) -> EmittedGraph:
