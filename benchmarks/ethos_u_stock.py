@@ -90,7 +90,7 @@ def lower(model: nn.Module, batch: list[Tensor], name: str, folder: Path) -> Non
             compile_config=EdgeCompileConfig(_check_ir_validity=False),
         )
     print(f"lowered after {time.perf_counter() - start:.0f} s")
-    found = read_folder(folder / "output", config, mode)
+    found = read_folder(folder / "output", mode)
     print(
         f"{name}, {mode.name}: {len(found.steps)} operations, {len(found.left)} left to the CPU, "
         f"SRAM {found.sram_bytes / 1024:.1f} KiB, constants {found.flash_bytes / 1024:.1f} KiB, "

@@ -4,7 +4,7 @@
 
 For the demo checkpoint, and a CamVid one where it is named: two files of 128x128, tiled for 100,000 bytes of
 activations and untiled; both run on every evaluation image and must agree bit for bit. For each size, the least arena
-of all plans, and whether a file of that plan really takes it. Fills docs/100kB.md and writes docs/100kB.json.
+of all plans with labels out, and whether a file of that plan really takes it. Fills docs/100kB.md and 100kB.json.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Verdict:
     persistent: int
     untiled_activations: int
     untiled_persistent: int
-    #: Images on which every label is the same.
+    #: Images on which every logit is the same.
     same: int
     #: Milliseconds of one inference by TFLite Micro's reference kernels on this machine.
     ms: float
@@ -166,7 +166,7 @@ def _operators(file: Path) -> int:
 
 
 def compare(one: Path, other: Path, options: QuantizeOptions, tell: Progress) -> int:
-    """Images on which both files give the same labels."""
+    """Images on which both files give the same logits."""
     segmenters, dataset = [Segmenter.load(file) for file in (one, other)], options.dataset
     assert dataset is not None
     advance, same = tell.bar("compare bit for bit", len(dataset)), 0
@@ -210,7 +210,7 @@ def table(verdicts: Iterable[Verdict], npus: Iterable[Npu], floors: Iterable[Flo
         row("activations, untiled file", [f"{v.untiled_activations:,}" for v in verdicts]),
         row("persistent part of the arena (64-bit pointers)", [f"{v.persistent:,}" for v in verdicts]),
         row("persistent part, untiled file", [f"{v.untiled_persistent:,}" for v in verdicts]),
-        row("label maps equal bit for bit", [f"{v.same} of {v.images}" for v in verdicts]),
+        row("images whose logits are equal bit for bit", [f"{v.same} of {v.images}" for v in verdicts]),
         row("mIoU, tiled file", [_fraction(v.miou) for v in verdicts]),
         row("mIoU, float32 at 128x128", [_fraction(v.fp32_miou) for v in verdicts]),
         row("operators, untiled -> tiled", [f"{v.untiled_operators} -> {v.operators}" for v in verdicts]),
@@ -266,7 +266,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UsageError(f"Sizes are multiples of {STRIDE}; got {options.sizes}.")
     if options.camvid and not (options.calibration and options.eval):
         raise UsageError("--camvid needs --calibration DIR and --eval DATASET.")
-    common = {"size": (SIDE, SIDE), "output": "labels", "targets": choose_targets(["tflm"]), "max_drop": 100.0,
+    common = {"size": (SIDE, SIDE), "output": "logits", "targets": choose_targets(["tflm"]), "max_drop": 100.0,
               "force": True}  # fmt: skip
     cases = {"demo scenes": QuantizeOptions(out=options.out / "demo", dataset=open_dataset("demo"), **common)}
     if options.camvid:

@@ -1,26 +1,26 @@
 """``profile FILE --on ethos-u85-256``: the compiler's plan of an integer ``.tflite``, in every memory mode.
 
 The JSON: ``file``, ``on``, ``compiler``, ``kinds`` (what memory and cycles are), ``operators`` and ``on_npu`` of the
-file's graph, ``left`` (operator, name, reason), ``modes`` (as in ``report.json``), ``steps`` of the default mode's
-schedule (source, operation, target, cycles, macs, sram_bytes, name) and ``notes``.
+file's graph, ``left`` (operator, name, reason), ``modes`` and ``refused`` (as in ``report.json``), ``steps`` of
+the default mode's schedule (source, operation, target, cycles, macs, sram_bytes, name) and ``notes``.
 """
 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import flatbuffers
 
 from segformer_edge.errors import ArtifactError, MissingBackendError, UsageError
-from segformer_edge.ethos_u.configurations import CONFIGURATIONS, NpuConfig, configuration
+from segformer_edge.ethos_u.configurations import CONFIGURATIONS, MemoryMode, NpuConfig, configuration
 from segformer_edge.ethos_u.tables import PLACEHOLDER
-from segformer_edge.ethos_u.vela import Compiled, compile_graph, vela_version
+from segformer_edge.ethos_u.vela import Compiled, compile_graph, in_every_mode, vela_version
 from segformer_edge.progress import Progress
 from segformer_edge.report.budget import kib
-from segformer_edge.report.npu import ESTIMATED, PLANNED
+from segformer_edge.report.npu import ESTIMATED, PLANNED, NpuRefusal
 from segformer_edge.runtime.formats import check_tflite, format_of
 from segformer_edge.runtime.metadata import ArtifactMetadata, sidecar_path
 
@@ -34,6 +34,7 @@ class NpuProfile:
     compiler: str
     operators: int
     modes: tuple[Compiled, ...]
+    refused: tuple[NpuRefusal, ...]
     notes: tuple[str, ...]
 
     @property
@@ -55,12 +56,14 @@ def profile_on_npu(path: Path, name: str, tell: Progress) -> NpuProfile:
         notes.append(
             f"{tables} GELU: exact tables, scheduled as the compiler schedules any function of one int8 tensor."
         )
-    names = sorted((mode.name for mode in config.modes), key=lambda each: each != config.default)
-    modes = []
-    for each in names:
-        tell.step(f"Compiling {path.name} for {config.name}, {each}")
-        modes.append(compile_graph(content, config, config.mode(each)))
-    return NpuProfile(path, config, compiler, operators, tuple(modes), tuple(notes))
+
+    def compile_in(mode: MemoryMode) -> Compiled:
+        tell.step(f"Compiling {path.name} for {config.name}, {mode.name}")
+        return compile_graph(content, config, mode)
+
+    modes, refused = in_every_mode(config, compile_in)
+    modes.sort(key=lambda each: each.mode != config.default)
+    return NpuProfile(path, config, compiler, operators, tuple(modes), refused, tuple(notes))
 
 
 def _source(path: Path, notes: list[str]) -> Path:
@@ -126,14 +129,8 @@ def to_json(profile: NpuProfile) -> dict[str, Any]:
         "operators": profile.operators,
         "on_npu": profile.operators - len(left),
         "left": [{"operator": each.operator, "name": each.name, "reason": each.reason} for each in left],
-        "modes": [
-            {
-                "mode": mode.mode, "system": mode.system, "sram_bytes": mode.sram_bytes, "dram_bytes": mode.dram_bytes,
-                "flash_bytes": mode.flash_bytes, "cycles": mode.cycles,
-                "inferences_per_second": mode.inferences_per_second,
-            }
-            for mode in profile.modes
-        ],
+        "modes": [asdict(mode.figures()) for mode in profile.modes],
+        "refused": [asdict(each) for each in profile.refused],
         "steps": [
             {
                 "source": step.source, "operation": step.operation, "target": "NPU" if step.on_npu else "CPU",
@@ -163,6 +160,8 @@ def print_npu_profile(profile: NpuProfile, top: int) -> None:
         sizes = (kib(mode.sram_bytes), kib(mode.dram_bytes), kib(mode.flash_bytes))
         modes.add_row(mode.mode, *sizes, f"{mode.cycles:,}", f"{mode.inferences_per_second:.1f}", mode.system)
     console.print(modes)
+    for refusal in profile.refused:
+        console.print(Text(f"not made for {refusal.mode}: {refusal.reason}"), soft_wrap=True)
     console.print(
         f"memory: {PLANNED}; cycles and speed: {ESTIMATED} ({profile.compiler}), not measured", soft_wrap=True
     )

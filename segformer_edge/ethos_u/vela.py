@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 
 from segformer_edge.errors import ArtifactError, MissingBackendError
 from segformer_edge.ethos_u.configurations import MemoryMode, NpuConfig
-from segformer_edge.report.npu import NpuLeft
+from segformer_edge.report.npu import NpuLeft, NpuMode, NpuRefusal
 
 _MODULE = "ethosu.vela"
 _TIMEOUT_SECONDS = 1800.0
@@ -46,24 +46,9 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Compiled:
-    """What the compiler made of a graph for one memory mode. Bytes throughout.
+class Compiled(NpuMode):
+    """What the compiler made of a graph for one memory mode."""
 
-    ``sram_bytes`` holds activations (and in Dedicated_Sram the cache for them), ``dram_bytes`` what lies in DRAM,
-    constants included, ``flash_bytes`` the constants in flash; in Sram_Only these lie in SRAM as well, beside
-    ``sram_bytes``. ``cycles`` and ``inferences_per_second`` are estimates.
-    """
-
-    config: str
-    mode: str
-    system: str
-    sram_bytes: int
-    dram_bytes: int
-    flash_bytes: int
-    cycles: int
-    npu_cycles: int
-    macs: int
-    inferences_per_second: float
     left: tuple[NpuLeft, ...]
     steps: tuple[Step, ...]
     #: The compiled ``.tflite``, or the arrays of the raw form by name.
@@ -97,7 +82,7 @@ def compile_graph(
             f"--output-dir={out}", "--verbose-performance", f"--output-format={'raw' if raw else 'tflite'}",
             f"--optimise={'Size' if small else 'Performance'}",
         ]  # fmt: skip
-        said = _run(command, config, folder)
+        said = _run(command, f"{config.name} in {mode.name}", folder)
         if raw:
             with np.load(out / "model_vela.npz", allow_pickle=False) as arrays:
                 made: bytes | dict[str, np.ndarray] = {
@@ -105,10 +90,28 @@ def compile_graph(
                 }
         else:
             made = (out / "model_vela.tflite").read_bytes()
-        return read_folder(out, config, mode, said, made)
+        return read_folder(out, mode, said, made)
 
 
-def _run(command: list[str], config: NpuConfig, folder: str) -> str:
+def in_every_mode(
+    config: NpuConfig, compile_in: Callable[[MemoryMode], Compiled]
+) -> tuple[list[Compiled], tuple[NpuRefusal, ...]]:
+    """``compile_in`` each of the NPU's modes, and the modes that the compiler refuses: a cache may be too small.
+
+    Raises ArtifactError where that is the default mode.
+    """
+    made, refused = [], []
+    for mode in config.modes:
+        try:
+            made.append(compile_in(mode))
+        except ArtifactError as error:
+            if mode.name == config.default:
+                raise
+            refused.append(NpuRefusal(mode.name, error.args[0]))
+    return made, tuple(refused)
+
+
+def _run(command: list[str], what: str, folder: str) -> str:
     """What the compiler says on stdout."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     try:
@@ -118,20 +121,20 @@ def _run(command: list[str], config: NpuConfig, folder: str) -> str:
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise ArtifactError(
-            f"Compiling for {config.name} took longer than {_TIMEOUT_SECONDS:g} s.",
+            f"Compiling for {what} took longer than {_TIMEOUT_SECONDS:g} s.",
             hint="Try a smaller input, or a larger memory budget: it needs fewer tiles.",
         ) from error
     if done.returncode:
         lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         raise ArtifactError(
-            f"Vela does not compile the graph for {config.name} (exit code {done.returncode}): "
+            f"Vela does not compile the graph for {what} (exit code {done.returncode}): "
             f"{lines[-1] if lines else 'it said nothing'}"
         )
     return done.stdout + done.stderr
 
 
 def read_folder(
-    out: Path, config: NpuConfig, mode: MemoryMode, said: str = "", content: bytes | Mapping[str, np.ndarray] = b""
+    out: Path, mode: MemoryMode, said: str = "", content: bytes | Mapping[str, np.ndarray] = b""
 ) -> Compiled:
     """What the compiler left in the folder ``out``, and said. Raises ArtifactError where its tables are not there."""
     summaries, layers = list(out.glob("*_summary_*.csv")), list(out.glob("*_per-layer.csv"))
@@ -147,15 +150,12 @@ def read_folder(
 
     left = tuple(NpuLeft(*(part.strip() for part in found)) for found in _LEFT.findall(said))
     return Compiled(
-        config=config.name,
         mode=mode.name,
         system=mode.system,
         sram_bytes=used("sram"),
         dram_bytes=used("dram"),
         flash_bytes=used("on_chip_flash") + used("off_chip_flash"),
         cycles=int(float(row["cycles_total"])),
-        npu_cycles=int(float(row["cycles_npu"])),
-        macs=int(float(row["nn_macs"])),
         inferences_per_second=float(row["inferences_per_second"]),
         left=_complete(left, steps),
         steps=steps,

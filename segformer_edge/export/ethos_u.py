@@ -16,13 +16,13 @@ from segformer_edge.ethos_u.configurations import configuration
 from segformer_edge.ethos_u.lowering import Compiler, npu_graph
 from segformer_edge.ethos_u.planner import plan
 from segformer_edge.ethos_u.program import program, stream
-from segformer_edge.ethos_u.vela import Compiled, vela_version
+from segformer_edge.ethos_u.vela import Compiled, in_every_mode, vela_version
 from segformer_edge.export.exporter import Exported, Plan
 from segformer_edge.export.tflite import count_operators, specs_of
 from segformer_edge.export.tflite_graph import EmittedGraph
 from segformer_edge.export.tflite_write import tflite_bytes
 from segformer_edge.jsonfile import write_bytes
-from segformer_edge.report.npu import PLANNED, NpuMode, NpuReport
+from segformer_edge.report.npu import PLANNED, NpuReport
 from segformer_edge.report.schema import Memory, Ops
 from segformer_edge.rewrite.graph import EdgeSegFormer
 
@@ -47,7 +47,7 @@ class EthosUExporter:
         """Write the files of the NPU's default memory mode, and ask the compiler about the others."""
         vela = vela_version()
         graph = npu_graph(network, size, self.config)
-        found = [self.compiler.compile(graph, mode)[0] for mode in self.config.modes]
+        found, refused = in_every_mode(self.config, lambda mode: self.compiler.compile(graph, mode)[0])
         chosen = self.config.mode()
         compiled, tables = self.compiler.compile(graph, chosen)
         assert isinstance(compiled.content, bytes)
@@ -70,7 +70,17 @@ class EthosUExporter:
             ops=_ops(graph, compiled),
             tools={"torch": torch.__version__, "executorch": version("executorch"), "ethos-u-vela": vela},
             memory=Memory(compiled.sram_bytes, None, None, f"{PLANNED}, {compiled.mode}", self.config.name),
-            npu=_report(graph, found, compiled, host.name, f"vela {vela}"),
+            npu=NpuReport(
+                config=self.config.name,
+                compiler=f"vela {vela}",
+                mode=chosen.name,
+                operators=len(graph.operators),
+                on_npu=len(graph.operators) - len(compiled.left),
+                left=compiled.left,
+                modes=tuple(each.figures() for each in found),
+                host_file=host.name,
+                refused=refused,
+            ),
         )
 
 
@@ -79,22 +89,3 @@ def _ops(graph: EmittedGraph, compiled: Compiled) -> Ops:
     names = tuple(sorted(f"{left.operator} {left.name}".strip() for left in compiled.left))
     total = len(graph.operators)
     return Ops(total, total - (counted.float or 0), counted.float, total - len(names), names)
-
-
-def _report(graph: EmittedGraph, found: list[Compiled], chosen: Compiled, host: str, compiler: str) -> NpuReport:
-    return NpuReport(
-        config=chosen.config,
-        compiler=compiler,
-        mode=chosen.mode,
-        operators=len(graph.operators),
-        on_npu=len(graph.operators) - len(chosen.left),
-        left=chosen.left,
-        modes=tuple(
-            NpuMode(
-                each.mode, each.system, each.sram_bytes, each.dram_bytes, each.flash_bytes, each.cycles,
-                each.inferences_per_second,
-            )
-            for each in found
-        ),
-        host_file=host,
-    )  # fmt: skip

@@ -31,8 +31,8 @@ def count_operators(graph: EmittedGraph) -> Ops:
 
 
 def emitted(program: ExportedProgram) -> EmittedGraph:
-    """The graph of ``program``: with LiteRT's table for GELU where no float operator multiplies and accumulates, so for
-    built-in kernels (recipes ``full``, ``npu``, ``portable``), else with GELU in float, so that XNNPACK takes all of it.
+    """The graph of ``program``: with LiteRT's table for GELU where no float operator multiplies and accumulates, as in
+    recipes for built-in kernels (``full``, ``portable``), else with GELU in float, so that XNNPACK takes all of it.
     """
     with_table = build_graph(program, KERNELS_WITH_GELU, image_channels_last=True)
     if not any(op.code in _MULTIPLY_ACCUMULATE and op.output.dtype == "float32" for op in with_table.operators):

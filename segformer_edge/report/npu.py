@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from segformer_edge.jsonfile import Fields
@@ -17,8 +17,8 @@ PLANNED, ESTIMATED = "planned by the compiler", "compiler's estimate"
 class NpuMode:
     """One memory mode. Bytes are ``PLANNED``, cycles and inferences per second ``ESTIMATED``.
 
-    ``sram_bytes`` are activations; ``flash_bytes`` constants, which Sram_Only keeps in SRAM as well; ``dram_bytes``
-    whatever the mode keeps in DRAM.
+    ``sram_bytes`` are activations, in Dedicated_Sram the cache for them; ``flash_bytes`` constants, which Sram_Only
+    keeps in SRAM as well; ``dram_bytes`` whatever the mode keeps in DRAM, constants included.
     """
 
     mode: str
@@ -28,6 +28,18 @@ class NpuMode:
     flash_bytes: int
     cycles: int
     inferences_per_second: float
+
+    def figures(self) -> NpuMode:
+        """These alone, of one that has more."""
+        return NpuMode(**{field.name: getattr(self, field.name) for field in fields(NpuMode)})
+
+
+@dataclass(frozen=True)
+class NpuRefusal:
+    """A memory mode for which the compiler makes nothing of the graph."""
+
+    mode: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -43,7 +55,8 @@ class NpuLeft:
 class NpuReport:
     """One NPU: ``operators`` of the graph, how many it runs, which are ``left``, and each memory mode.
 
-    ``mode`` is the one that the files are made for. ``host_file`` computes the same graph on this machine.
+    ``mode`` is the one that the files are made for; ``refused`` are those that the compiler could not make.
+    ``host_file`` computes the same graph on this machine.
     """
 
     config: str
@@ -56,6 +69,7 @@ class NpuReport:
     host_file: str
     memory: str = PLANNED
     speed: str = ESTIMATED
+    refused: tuple[NpuRefusal, ...] = ()
 
     def verdict(self) -> str:
         """One sentence."""
@@ -64,10 +78,11 @@ class NpuReport:
         if self.left:
             kinds = sorted({f"{left.operator} ({left.reason})" for left in self.left})
             words += f", {len(self.left)} left to the CPU: {', '.join(kinds)}"
-        return (
-            f"{words}; {chosen.mode}: SRAM {kib(chosen.sram_bytes)} ({self.memory}), "
+        words += (
+            f"; {chosen.mode}: SRAM {kib(chosen.sram_bytes)} ({self.memory}), "
             f"{chosen.inferences_per_second:.1f} inferences a second ({self.speed})."
         )
+        return " ".join([words, *(f"Not made for {each.mode}: {each.reason}" for each in self.refused)])
 
 
 def read_npu(f: Fields) -> NpuReport:
@@ -95,6 +110,9 @@ def read_npu(f: Fields) -> NpuReport:
         host_file=f.text("host_file"),
         memory=f.text("memory"),
         speed=f.text("speed"),
+        refused=tuple(NpuRefusal(e.text("mode"), e.text("reason")) for e in f.sections("refused"))
+        if f.has("refused")
+        else (),
     )
 
 
@@ -105,5 +123,6 @@ def npu_from_json(value: Mapping[str, Any]) -> NpuReport:
             **value,
             "left": tuple(NpuLeft(**entry) for entry in value["left"]),
             "modes": tuple(NpuMode(**entry) for entry in value["modes"]),
+            "refused": tuple(NpuRefusal(**entry) for entry in value["refused"]),
         }
     )

@@ -156,7 +156,7 @@ def test_xnnpack_agrees_on_64_bit(size, shares):
 
 @pytest.mark.parametrize("cpu", CPUS)
 def test_portable_files_have_one_answer(cpu, portable_file, shares):
-    """32-bit builds fuse multiplying and adding, which rounds once where others round twice: no float sum, no matter."""
+    """The 32-bit build fuses multiplying with adding, which rounds once in place of twice; here is nothing to fuse."""
     assert shares(cpu, SIZES[0], "--reference-kernels", file=portable_file) == [1.0] * FRAMES
 
 

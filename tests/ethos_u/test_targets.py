@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError
 
 import numpy as np
 import pytest
 from executorch.exir._serialize._program import deserialize_pte_binary
 
-from segformer_edge.errors import MissingBackendError, UsageError
+from segformer_edge.errors import ArtifactError, MissingBackendError, UsageError
 from segformer_edge.ethos_u import vela
 from segformer_edge.ethos_u.configurations import CONFIGURATIONS, MemoryMode, NpuConfig, configuration
 from segformer_edge.ethos_u.lowering import npu_graph
 from segformer_edge.ethos_u.program import BACKEND
 from segformer_edge.ethos_u.tables import tables_of
 from segformer_edge.pipeline import exit_code
+from segformer_edge.report.npu import npu_from_json
 from segformer_edge.report.schema import Report
 from segformer_edge.runtime import Segmenter
 from segformer_edge.runtime.metadata import ArtifactMetadata
@@ -47,6 +50,28 @@ def test_the_figures_say_what_they_are(npu_run, name):
 
 def test_the_report_survives_json(npu_run):
     assert Report.load(npu_run.out / "report.json").targets == npu_run.report.targets
+
+
+def test_a_mode_that_is_refused_is_named(npu_run):
+    """As Vela refuses 512x512 in a cache of 512 KiB; only the default mode must compile."""
+    config, report = configuration("ethos-u85-256"), npu_run.report_of("ethos-u85-256").npu
+
+    def compile_but(refused: str) -> Callable[[MemoryMode], vela.Compiled]:
+        def compile_in(mode: MemoryMode) -> vela.Compiled:
+            if mode.name == refused:
+                raise ArtifactError("Failed to allocate tensors")
+            found = next(each for each in report.modes if each.mode == mode.name)
+            return vela.Compiled(**asdict(found), left=(), steps=(), content=b"")
+
+        return compile_in
+
+    made, refused = vela.in_every_mode(config, compile_but("Dedicated_Sram"))
+    assert [each.figures() for each in made] == list(report.modes[:2])
+    told = replace(report, modes=report.modes[:2], refused=refused)
+    assert "Not made for Dedicated_Sram: Failed to allocate tensors" in told.verdict()
+    assert npu_from_json(json.loads(json.dumps(asdict(told)))) == told
+    with pytest.raises(ArtifactError, match="Failed to allocate"):
+        vela.in_every_mode(config, compile_but(config.default))
 
 
 @pytest.mark.parametrize("name", NAMES)
