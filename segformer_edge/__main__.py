@@ -30,6 +30,7 @@ COMMANDS = {
     "erf": Command("segformer_edge.erf", "effective receptive field of each stage and the head, float and INT8"),
     "firmware": Command("segformer_edge.firmware", "a file for TFLite Micro as C sources"),
     "targets": Command("segformer_edge.targets", "what can be exported to, and what is installed for it"),
+    "models": Command("segformer_edge.models", "NVIDIA's published checkpoints, which --weights takes by name"),
     "emulation": Command("segformer_edge.emulation.__main__", "run exported files on emulated ARM CPUs"),
 }
 
