@@ -92,14 +92,14 @@ def _not_here(hub_id: str) -> CheckpointError:
     """The error for a model that is not in the cache while the hub is out of reach, by choice or not."""
     from huggingface_hub import constants
 
-    if constants.is_offline_mode():
+    if constants.HF_HUB_OFFLINE:
         why = f"it is not in the cache '{constants.HF_HUB_CACHE}', and HF_HUB_OFFLINE keeps it from being fetched"
-        try_ = "Unset HF_HUB_OFFLINE"
+        first = "Unset HF_HUB_OFFLINE"
     else:
-        why, try_ = "the hub cannot be reached to fetch a model of that name", "Check the path or the network"
+        why, first = "the hub cannot be reached to fetch a model of that name", "Check the path or the network"
     elsewhere = f"fetch it elsewhere (hf download {hub_id} --local-dir DIR) and give the folder: --weights DIR"
     return CheckpointError(
-        f"'{hub_id}' is no local file or folder; {why}.", hint=f"{_guess(hub_id)} {try_}, or {elsewhere}".strip()
+        f"'{hub_id}' is no local file or folder; {why}.", hint=f"{_guess(hub_id)} {first}, or {elsewhere}".strip()
     )
 
 

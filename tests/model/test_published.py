@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
-from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from safetensors.torch import load_file
 
 from segformer_edge.cli import run
@@ -167,6 +167,19 @@ def test_slips_are_told_with_the_error(cache):
         load_checkpoint("b0-ade")
     with pytest.raises(CheckpointError, match="Give a"):
         load_checkpoint("runs/b0-ade.pth")
+
+
+def test_a_slip_is_told_where_the_hub_does_not_know_the_id(monkeypatch):
+    def snapshot_download(hub_id, **_):
+        raise HFValidationError("no such repository")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    with pytest.raises(
+        CheckpointError, match=r"no such repository(.|\n)*Did you mean 'nvidia/segformer-b5-.*-640-640'"
+    ):
+        load_checkpoint("nvidia/segformer-b5-finetuned-ade-512-512")
+    with pytest.raises(CheckpointError, match="hf auth login"):
+        load_checkpoint("someone/private")
 
 
 def test_a_bin_is_found_where_only_it_was_fetched(monkeypatch, tmp_path, transformers_model):
