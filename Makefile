@@ -6,12 +6,12 @@ STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo evidence evidence-arm evidence-memory bench bench-arm verdict-100k test test-arm arm-setup test-android android-setup test-browser browser-setup screenshots soak lint format clean
+.PHONY: help setup constraints demo evidence evidence-arm evidence-memory bench bench-arm verdict-100k test test-arm arm-setup test-android android-setup test-browser browser-setup screenshots soak lint format clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## create .venv and install everything (again only when pyproject.toml changed)
+setup: $(STAMP) ## create .venv and install everything, in the versions of constraints.txt (again only when they changed)
 
 # Debian ships ensurepip apart (python3-venv). Without it, the system's pip fills a venv made without pip.
 $(BIN)/python:
@@ -20,9 +20,16 @@ $(BIN)/python:
 	  rm -rf $(VENV) && $(PYTHON) -m venv --without-pip $(VENV) && \
 	  $(PYTHON) -m pip --python $(BIN)/python install pip; } || { rm -rf $(VENV); exit 1; }
 
-$(STAMP): pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --progress-bar off -e '.[all,dev]'
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --progress-bar off -c constraints.txt -e '.[all,dev]'
 	@touch $@
+
+# Without the constraints, so that a version changed in pyproject.toml can be installed; what still fits stays.
+constraints: | $(BIN)/python ## write constraints.txt from .venv, after a change of pyproject.toml; run the tests then
+	$(BIN)/python -m pip install --progress-bar off -e '.[all,dev,bench]'
+	$(BIN)/python -m pip list --format=freeze --exclude-editable --exclude pip > constraints.txt.tmp
+	sed -e '1i # Versions that work together, of all, dev and bench; written by: make constraints' -e 's/+.*//' constraints.txt.tmp > constraints.txt
+	rm constraints.txt.tmp
 
 demo: setup ## quantize the bundled demo checkpoint into four INT8 files and check each one
 	$(BIN)/python -m segformer_edge.quantize --out out/demo --force
@@ -69,7 +76,7 @@ evidence-arm: arm-setup ## INT8 files on emulated ARM: FILES="a.tflite b.onnx" D
 
 # The exporters that only the default pipelines need.
 $(VENV)/.bench: $(STAMP)
-	$(BIN)/python -m pip install --progress-bar off -e '.[bench]'
+	$(BIN)/python -m pip install --progress-bar off -c constraints.txt -e '.[bench]'
 	@touch $@
 
 evidence-memory: $(VENV)/.bench ## peak memory, default pipelines against ours, into docs/: CAMVID=DIR CALIBRATION=DIR [ON=cortex-a72]

@@ -27,8 +27,10 @@ COMMANDS = {
     "camera": Command("segformer_edge.camera.command", "segment a camera, a clip or images; show, serve, record"),
     "train": Command("segformer_edge.train", "float or quantization-aware training"),
     "sensitivity": Command("segformer_edge.sensitivity", "which parts lose most in INT8"),
+    "erf": Command("segformer_edge.erf", "effective receptive field of each stage and the head, float and INT8"),
     "firmware": Command("segformer_edge.firmware", "a file for TFLite Micro as C sources"),
     "targets": Command("segformer_edge.targets", "what can be exported to, and what is installed for it"),
+    "models": Command("segformer_edge.models", "NVIDIA's published checkpoints, which --weights takes by name"),
     "emulation": Command("segformer_edge.emulation.__main__", "run exported files on emulated ARM CPUs"),
 }
 

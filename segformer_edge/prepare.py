@@ -81,6 +81,11 @@ class Prepared:
         """Height and width of the network's input."""
         return self.preprocessing.size
 
+    def some_images(self, count: int) -> list[Image]:
+        """At most ``count`` images: those held back first, then evenly of those calibrated on."""
+        more = [self.calibrated_on[i] for i in evenly(len(self.calibrated_on), count)]
+        return [*self.held_back, *more][:count]
+
 
 def evenly(total: int, count: int) -> list[int]:
     """At most ``count`` of the indices below ``total``, from the first to the last."""

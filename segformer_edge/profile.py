@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segformer_edge.cli import Parser, run
-from segformer_edge.errors import UsageError
+from segformer_edge.errors import MissingBackendError, UsageError
 from segformer_edge.progress import progress_for_terminal
 
 #: Rows that are listed unless --top says otherwise.
@@ -102,7 +102,10 @@ def _on_npu(options: argparse.Namespace) -> int:
                 hint="Leave it out: the compiler's plan lists operators and memory.",
             )
 
-    from segformer_edge.ethos_u.profiling import print_npu_profile, profile_on_npu, to_json
+    try:
+        from segformer_edge.ethos_u.profiling import print_npu_profile, profile_on_npu, to_json
+    except ModuleNotFoundError as error:
+        raise MissingBackendError(f"{error.name}, which --on {options.on} needs,", "ethos-u") from error
 
     with progress_for_terminal() as tell:
         profile = profile_on_npu(Path(options.file), options.on, tell)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segformer_edge.cli import Parser, parse_bytes, parse_size, run
-from segformer_edge.errors import MissingBackendError, UsageError
+from segformer_edge.errors import UsageError
 
 VARIANT_CHOICES = ("b0", "b1", "b2", "b3", "b4", "b5")
 
@@ -53,10 +53,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     budget = parse_bytes(options.memory_budget) if options.memory_budget is not None else None
     if not options.max_drop >= 0.0:
         raise UsageError(f"--max-drop is a number of mIoU points, 0 or more; got {options.max_drop}.")
-    try:
-        import torch  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise MissingBackendError("torch, which exporting needs,", "all") from error
 
     from segformer_edge.data.datasets import open_dataset
     from segformer_edge.export.android import AndroidProject, install_result

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         import torch  # noqa: F401
     except ModuleNotFoundError as error:
-        raise MissingBackendError("torch, which calibrating needs,", "model") from error
+        raise MissingBackendError("torch, which calibrating needs,", "model,report") from error
 
     from segformer_edge.data.datasets import open_dataset
     from segformer_edge.export.outdir import OutputFolder

@@ -77,8 +77,7 @@ def sensitivity_of(prepared: Prepared, options: QuantizeOptions, tell: Progress)
         samples = [options.dataset[i] for i in evenly(len(options.dataset), count)]
         images = [ComparedImage(sample.image, sample.labels) for sample in samples]
     else:
-        more = [prepared.calibrated_on[i] for i in evenly(len(prepared.calibrated_on), count)]
-        images = [ComparedImage(image) for image in [*prepared.held_back, *more][:count]]
+        images = [ComparedImage(image) for image in prepared.some_images(count)]
     network = prepared.network
     if network.output_form != "logits":
         network = EdgeSegFormer(prepared.loaded.model)

@@ -128,8 +128,10 @@ def choose_targets(names: Sequence[str]) -> list[Target]:
     if not names:
         raise UsageError("No target was named.", hint=f"Targets: {', '.join(TARGETS)}.")
     chosen = [target for target in TARGETS.values() if target.name in names]
-    for target in chosen:
-        missing = [package for package in target.packages if find_spec(package) is None]
-        if missing:
-            raise MissingBackendError(f"Target '{target.name}' needs {', '.join(missing)}, which", target.extra)
+    lacking = {target: [package for package in target.packages if find_spec(package) is None] for target in chosen}
+    lacking = {target: missing for target, missing in lacking.items() if missing}
+    if lacking:
+        needs = "; ".join(f"target '{target.name}' needs {', '.join(missing)}" for target, missing in lacking.items())
+        extras = ",".join(dict.fromkeys(target.extra for target in lacking))
+        raise MissingBackendError(f"{needs[0].upper()}{needs[1:]}, which", extras)
     return chosen

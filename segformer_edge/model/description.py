@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from segformer_edge.errors import CheckpointError
 from segformer_edge.model.config import VARIANTS
+from segformer_edge.model.published import published_model
 from segformer_edge.model.save import FORMAT, SCHEMA
 from segformer_edge.model.sources import UNSTATED_LICENCE, Source
 
@@ -49,8 +50,8 @@ def describe(source: Source) -> Description:
         if source.meta.get("format") == FORMAT:
             return _from_header(source)
         if source.config:
-            return _from_config(source)
-        return _from_meta(source)
+            return _as_published(source, _from_config(source))
+        return _as_published(source, _from_meta(source))
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(
             f"'{source.label}' has a description (header or config.json) that cannot be read: {error}.",
@@ -114,6 +115,18 @@ def _from_config(source: Source) -> Description:
             ours: tuple(map(int, config[theirs])) for theirs, ours in CONFIG_FIELDS.items() if theirs in config
         },
     )
+
+
+def _as_published(source: Source, found: Description) -> Description:
+    """``found`` with the data set's names and palette and the size of training, for a model in the published table.
+
+    The hub's files have no palette, and need not have the data set's spelling. A repository with another number of
+    classes keeps what it says.
+    """
+    model = published_model(source.hub_id) if source.hub_id else None
+    if model is None or len(found.class_names) not in (0, len(model.classes.names)):
+        return found
+    return replace(found, class_names=model.classes.names, palette=model.classes.palette, native_size=model.size)
 
 
 def _palette(colours: Iterable[Iterable[int]]) -> tuple[tuple[int, int, int], ...]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from segformer_edge.errors import CheckpointError
 from segformer_edge.model import hub
+from segformer_edge.model.published import meant
 from segformer_edge.model.tensor_files import read_tensors, sha256_of
 
 #: The bundled checkpoint's file.
@@ -43,10 +44,15 @@ class Source:
     #: Stated licence of a hub owner or a model card, or None.
     licence: str | None
     sha256: str
+    #: ``owner/name``, where it came from the hub or its cache.
+    hub_id: str | None = None
 
 
 def open_source(source: str | Path) -> Source:
-    """Read "demo", a folder, a weights file or a hub id. Raises CheckpointError naming the file and its fault."""
+    """Read "demo", a folder, a weights file, a hub id or the alias of one.
+
+    Raises CheckpointError naming the file and its fault.
+    """
     text = str(source)
     path = Path(text).expanduser()
     if text == "demo":
@@ -57,14 +63,15 @@ def open_source(source: str | Path) -> Source:
             )
         return _open_file(DEMO, "demo")
     if path.is_dir():
-        return _open_folder(path, text)
+        return _open_folder(path, text, hub.cached_id(path))
     if path.exists():
         return _open_file(path, text)
-    if isinstance(source, str) and hub.is_hub_id(text):
-        return _open_folder(hub.fetch(text), text, hub.licence_of(text))
+    if isinstance(source, str) and (hub_id := hub.hub_id_of(text)) is not None:
+        return _open_folder(hub.fetch(hub_id), hub_id, hub_id)
     raise CheckpointError(
         f"There is no file or folder '{text}'.",
-        hint="Give a .safetensors or .pth file, a folder in Hugging Face layout, a hub id owner/name, or 'demo'.",
+        hint=(meant(text) if not path.suffix and path.name == text else "")
+        or "Give a .safetensors or .pth file, a folder in Hugging Face layout, a hub id owner/name, or 'demo'.",
     )
 
 
@@ -73,7 +80,7 @@ def _open_file(path: Path, label: str) -> Source:
     return Source(label, file.tensors, file.meta, {}, None, None, sha256_of((path,)))
 
 
-def _open_folder(folder: Path, label: str, licence: str | None = None) -> Source:
+def _open_folder(folder: Path, label: str, hub_id: str | None = None) -> Source:
     files = _weights_in(folder)
     tensors: dict[str, Tensor] = {}
     meta: dict[str, Any] = {}
@@ -90,8 +97,9 @@ def _open_folder(folder: Path, label: str, licence: str | None = None) -> Source
         meta,
         config,
         _preprocessor_size(folder / "preprocessor_config.json"),
-        licence or _model_card_licence(folder / "README.md"),
+        (hub.licence_of(hub_id) if hub_id else None) or _model_card_licence(folder / "README.md"),
         sha256_of(files),
+        hub_id,
     )
 
 

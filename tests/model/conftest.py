@@ -33,19 +33,19 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def transformers_model() -> Callable[[str], nn.Module]:
+def transformers_model() -> Callable[..., nn.Module]:
     """Builds transformers' SegFormer of a variant, at random weights."""
     import transformers
 
-    def build(variant: str) -> nn.Module:
+    def build(variant: str, classes: int = CLASSES) -> nn.Module:
         values = VARIANTS[variant]
         torch.manual_seed(0)
         config = transformers.SegformerConfig(
-            num_labels=CLASSES,
+            num_labels=classes,
             hidden_sizes=list(values["embed_dims"]),
             depths=list(values["depths"]),
             decoder_hidden_size=values["decoder_dim"],
-            id2label={index: f"thing {index}" for index in range(CLASSES)},
+            id2label={index: f"thing {index}" for index in range(classes)},
             initializer_range=0.1,  # with the default 0.02 the encoder hardly shows in the output
         )
         model = transformers.SegformerForSemanticSegmentation(config).eval()

@@ -112,5 +112,5 @@ def test_offline(tmp_path):
     )
     assert done.returncode == 2, done.stderr
     assert "'nvidia/segformer-b0'" in done.stdout
-    assert "--weights DIR" in done.stdout
+    assert "HF_HUB_OFFLINE" in done.stdout and "--weights DIR" in done.stdout
     assert "non-commercial" not in done.stderr, "nothing was fetched, so there is nothing to say"
