@@ -149,6 +149,7 @@ def run_quantize(tmp_path_factory: pytest.TempPathFactory, calibration_folder: P
                 "weights": str(weights),
                 "size": size,
                 "calibration": calibration_folder,
+                "profile": False,
                 "targets": choose_targets(targets.split(",")) if targets else (),
                 **more,
             }
@@ -161,8 +162,8 @@ def run_quantize(tmp_path_factory: pytest.TempPathFactory, calibration_folder: P
 
 @pytest.fixture(scope="session")
 def tiny_run(run_quantize: Callable[..., Run], tiny_weights: Path, tiny_dataset: str) -> Run:
-    """All four targets from the tiny checkpoint, evaluated."""
-    return run_quantize(tiny_weights, TINY_SIZE, dataset=open_dataset(tiny_dataset), max_drop=100.0)
+    """All four targets from the tiny checkpoint, evaluated and profiled."""
+    return run_quantize(tiny_weights, TINY_SIZE, dataset=open_dataset(tiny_dataset), max_drop=100.0, profile=True)
 
 
 @pytest.fixture(scope="session")
