@@ -41,6 +41,10 @@ def figures_of(target: TargetReport, reference: Reference) -> list[Figure]:
     found += _accuracy(target, reference)
     if target.latency_ms is not None:
         found.append(_latency(target.latency_ms))
+    if target.npu is not None:
+        speed = next(mode.inferences_per_second for mode in target.npu.modes if mode.mode == target.npu.mode)
+        about = f"{target.npu.speed}, {target.npu.compiler}, {target.npu.mode}"
+        found.append(Figure("speed", f"{speed:.1f} inferences a second", ESTIMATED, about))
     if target.memory is not None:
         found += _memory(target.memory)
     timeline = target.profile.timeline if target.profile else None

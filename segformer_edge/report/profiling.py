@@ -56,13 +56,13 @@ def _timeline(path: Path, target: str, notes: list[str]) -> tuple[MemoryTimeline
     try:
         found = profile_file(path, on=MICRO if target == "tflm" else "host", measuring=False)
     except Exception as error:  # readers ask runtimes, which raise anything
-        notes.append(f"No memory timeline: {_reason(error)}")
+        notes.append(f"No memory timeline: {_reason(error, path.parent)}")
         return None, None
     timeline = _as_timeline(found)
     try:
         return timeline, timeline_svg(found, prefix=target)
     except MissingBackendError as error:
-        notes.append(f"The memory timeline is not drawn: {_reason(error)} {error.hint}".strip())
+        notes.append(f"The memory timeline is not drawn: {_reason(error, path.parent)} {error.hint}".strip())
         return timeline, None
 
 
@@ -96,7 +96,7 @@ def _operators(path: Path, report: TargetReport, notes: list[str]) -> OperatorTi
     try:
         return _as_times(profile_operators(path, runs=runs, timeout=_TIMEOUT))
     except Exception as error:  # the file is good; only its profile is missing
-        notes.append(f"Operators are not timed: {_reason(error)}")
+        notes.append(f"Operators are not timed: {_reason(error, path.parent)}")
         return None
 
 
@@ -123,8 +123,8 @@ def _as_times(found: OperatorProfile) -> OperatorTimes:
     )
 
 
-def _reason(error: Exception) -> str:
-    """What happened, in a line."""
-    if isinstance(error, SegformerEdgeError):
-        return str(error.args[0])
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+def _reason(error: Exception, folder: Path) -> str:
+    """What happened, in a line, without the ``folder`` the file is built in: it is gone by the time this is read."""
+    ours = isinstance(error, SegformerEdgeError)
+    text = str(error.args[0]) if ours else f"{type(error).__name__}: {error}".splitlines()[0]
+    return text.replace(f"{folder}/", "")
