@@ -6,7 +6,6 @@ import io
 import re
 
 from rich.console import Console
-from rich.terminal_theme import DEFAULT_TERMINAL_THEME, TerminalTheme
 
 from segformer_edge.report.schema import Report
 from segformer_edge.report.table import print_on
@@ -15,7 +14,7 @@ from segformer_edge.report.table import print_on
 _FETCHED = re.compile(r"<!--.*?-->\s*|@font-face \{.*?\}\s*", re.DOTALL)
 
 
-def terminal_svg(report: Report, command: str, width: int = 136, theme: TerminalTheme = DEFAULT_TERMINAL_THEME) -> str:
+def terminal_svg(report: Report, command: str, width: int = 136) -> str:
     """What ``print_report`` shows on a terminal of ``width`` columns, under the ``command`` that was typed."""
     console = Console(
         file=io.StringIO(), record=True, width=width, force_terminal=True, color_system="truecolor", highlight=False,
@@ -23,4 +22,4 @@ def terminal_svg(report: Report, command: str, width: int = 136, theme: Terminal
     )  # fmt: skip
     console.print(f"$ {command}", style="bold", markup=False)
     print_on(console, report)
-    return _FETCHED.sub("", console.export_svg(title="segformer-edge", theme=theme, unique_id="report"))
+    return _FETCHED.sub("", console.export_svg(title="segformer-edge", unique_id="report"))

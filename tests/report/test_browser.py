@@ -149,10 +149,10 @@ def test_the_reader_chooses_the_theme(browser, made):
 
 
 def test_screenshots(browser, folder, screenshots):
-    for name, place, height in (("light", "", 780), ("dark", "#examples", 900)):
+    for name, place, height in (("light", "", 770), ("dark", "#examples", 960)):
         browser.execute_cdp_cmd(
             "Emulation.setDeviceMetricsOverride",
-            {"width": 1000, "height": height, "deviceScaleFactor": 1, "mobile": False},
+            {"width": 1120, "height": height, "deviceScaleFactor": 1, "mobile": False},
         )
         theme(browser, name)
         browser.get("about:blank")
@@ -166,5 +166,5 @@ def test_screenshots(browser, folder, screenshots):
     browser.get((screenshots / "terminal.svg").resolve().as_uri())
     assert "executorch" in browser.find_element("css selector", "svg").text
     pictures = [cv2.imread(str(screenshots / f"report-{name}.png")) for name in ("light", "dark")]
-    assert all(picture.shape[1] == 1000 and picture.std() > 20 for picture in pictures)
+    assert all(picture.shape[1] == 1120 and picture.std() > 20 for picture in pictures)
     assert np.median(pictures[0]) > 200 and np.median(pictures[1]) < 80
