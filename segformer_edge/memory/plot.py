@@ -80,12 +80,15 @@ def timeline_svg(profile: FileProfile, prefix: str) -> str:
     """
     if find_spec("matplotlib") is None:
         raise MissingBackendError("matplotlib, which the chart needs,", "report")
+    from segformer_edge.memory.table import amount
+
     svg = _render(profile, "svg", inline=True).decode()
     svg = svg[svg.index("<svg") :]
     # Namespaces mean nothing inside HTML, and several charts in one page must not share ids.
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
     svg = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{prefix}-", svg)
-    return svg.replace("<svg ", '<svg class="timeline" role="img" ', 1)
+    words = f"live bytes operator by operator, at most {amount(profile.reading.live.peak_bytes)}"
+    return svg.replace("<svg ", f'<svg class="timeline" role="img" aria-label="{words}" ', 1)
 
 
 def _render(profile: FileProfile, form: str, inline: bool = False) -> bytes:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from segformer_edge.errors import MissingBackendError
 from segformer_edge.report import profiling
 from segformer_edge.report.profiling import look_into, runs_within
 from segformer_edge.report.schema import Latency, Report, TargetReport
@@ -47,6 +48,17 @@ def test_a_profile_that_fails_is_a_note(tiny_run, monkeypatch):
         "No memory timeline: ZeroDivisionError: division by zero",
         "Operators are not timed: 'model.onnx' on host ended with signal SIGSEGV: it said nothing",
     )
+
+
+def test_a_chart_that_cannot_be_drawn_leaves_its_figures(tiny_run, monkeypatch):
+    def missing(*_, **__):
+        raise MissingBackendError("matplotlib, which the chart needs,", "report")
+
+    monkeypatch.setattr(profiling, "timeline_svg", missing)
+    monkeypatch.setattr(profiling, "profile_operators", lambda *_, **__: 1 / 0)
+    found = look_into(tiny_run.report_of("onnx"), tiny_run.out)
+    assert found.svg is None and found.profile.timeline.peak_bytes > 0
+    assert "pip install 'segformer-edge[report]'" in found.profile.notes[0]
 
 
 def test_slow_files_are_not_timed_and_failed_ones_not_looked_into(tiny_run, monkeypatch):

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from segformer_edge.cli import run
+from segformer_edge.errors import UsageError
 from segformer_edge.prepare import QuantizeOptions
+from segformer_edge.quantize import main
 from segformer_edge.report.reproduction import changed_options, command_line, sha256_of_images, versions_of
 from segformer_edge.report.schema import Report
 
@@ -16,6 +19,20 @@ from segformer_edge.report.schema import Report
 def test_the_command_survives_a_shell():
     argv = ["--calibration", "my images/$HOME", "--out", "it's", "--targets", "onnx,tflite"]
     assert shlex.split(command_line(argv)) == ["python", "-m", "segformer_edge.quantize", *argv]
+
+
+def test_the_command_passes_its_arguments_on(monkeypatch, tmp_path, capsys):
+    seen = []
+
+    def stop(options, tell):
+        seen.append(options)
+        raise UsageError("stopped by the test")
+
+    monkeypatch.setattr("segformer_edge.pipeline.quantize", stop)
+    argv = ["--size", "64", "--targets", "onnx", "--no-profile", "--out", str(tmp_path / "out")]
+    assert run(main, argv) == 2 and "stopped by the test" in capsys.readouterr().err
+    assert list(seen[0].command) == argv and seen[0].profile is False
+    assert run(main, argv[:4]) == 2 and seen[1].profile is True
 
 
 def test_options_are_named_where_they_differ():
