@@ -89,6 +89,7 @@ def section(text: str, name: str) -> str:
 def test_the_summary_holds_every_target_against_its_bounds(report, over_budget):
     whole = replace(report, targets=(*report.targets, over_budget), gates=Gates(1.0, 2 * 2**20))
     words = section(render_html(whole), "summary")
+    assert "1 of 4 targets pass" in words
     assert "tflite PASS PASS agreement 99.98 % of pixels as the INT8 reference bound: at least 90%" in words
     assert "PASS accuracy 0.21 points of mIoU lost bound: at most 1 lost" in words
     assert "openvino FAIL PASS agreement" in words and "FAIL accuracy 1.23 points of mIoU lost" in words
