@@ -62,11 +62,12 @@ class MemoryTimeline:
 
 @dataclass(frozen=True)
 class TargetProfile:
-    """Both of one target; None where there is none, and ``notes`` say why."""
+    """Both of one target; None where there is none. The notes are sentences: why not, or what to keep in mind."""
 
     operators: OperatorTimes | None
     timeline: MemoryTimeline | None
-    notes: tuple[str, ...] = ()
+    operators_note: str | None = None
+    timeline_note: str | None = None
 
 
 def read_profile(f: Fields) -> TargetProfile:
@@ -74,7 +75,8 @@ def read_profile(f: Fields) -> TargetProfile:
     return TargetProfile(
         operators=_operators(f.section("operators")) if f.raw("operators") is not None else None,
         timeline=_timeline(f.section("timeline")) if f.raw("timeline") is not None else None,
-        notes=f.texts("notes"),
+        operators_note=f.optional("operators_note", f.text),
+        timeline_note=f.optional("timeline_note", f.text),
     )
 
 

@@ -41,9 +41,9 @@ def look_into(report: TargetReport, folder: Path) -> Looked | None:
     if not report.files or report.npu is not None:
         return None
     path = folder / report.files[0]
-    notes: list[str] = []
-    timeline, svg = _timeline(path, report.target, notes)
-    return Looked(TargetProfile(_operators(path, report, notes), timeline, tuple(notes)), svg)
+    timeline, svg, timeline_note = _timeline(path, report.target)
+    operators, operators_note = _operators(path, report)
+    return Looked(TargetProfile(operators, timeline, operators_note, timeline_note), svg)
 
 
 def runs_within(median_ms: float) -> int:
@@ -52,18 +52,16 @@ def runs_within(median_ms: float) -> int:
     return max(0, min(_RUNS, affordable))
 
 
-def _timeline(path: Path, target: str, notes: list[str]) -> tuple[MemoryTimeline | None, str | None]:
+def _timeline(path: Path, target: str) -> tuple[MemoryTimeline | None, str | None, str | None]:
+    """The timeline, its chart, and a note."""
     try:
         found = profile_file(path, on=MICRO if target == "tflm" else "host", measuring=False)
     except Exception as error:  # readers ask runtimes, which raise anything
-        notes.append(f"No memory timeline: {_reason(error, path.parent)}")
-        return None, None
-    timeline = _as_timeline(found)
+        return None, None, f"No memory timeline: {_reason(error, path.parent)}"
     try:
-        return timeline, timeline_svg(found, prefix=target)
+        return _as_timeline(found), timeline_svg(found, prefix=target), None
     except MissingBackendError as error:
-        notes.append(f"The memory timeline is not drawn: {_reason(error, path.parent)} {error.hint}".strip())
-        return timeline, None
+        return _as_timeline(found), None, f"Not drawn: {_reason(error, path.parent)} {error.hint}".strip()
 
 
 def _as_timeline(found: FileProfile) -> MemoryTimeline:
@@ -78,26 +76,22 @@ def _as_timeline(found: FileProfile) -> MemoryTimeline:
     )
 
 
-def _operators(path: Path, report: TargetReport, notes: list[str]) -> OperatorTimes | None:
-    again = f"python -m segformer_edge.profile {path.name} --operators"
+def _operators(path: Path, report: TargetReport) -> tuple[OperatorTimes | None, str | None]:
+    """The times, and a note."""
     if report.target == "tflm":
-        notes.append(
-            "Operators are not timed: TFLite Micro runs here as an interpreter of its own, without a profiler."
-        )
-        return None
+        return None, "Not timed: TFLite Micro runs here without a profiler."
     if report.latency_ms is None:
-        return None
+        return None, None
     runs = runs_within(report.latency_ms.median)
     if not runs:
-        notes.append(
-            f"Operators are not timed: an inference takes {report.latency_ms.median / 1e3:.1f} s. Run: {again}"
-        )
-        return None
+        again = f"python -m segformer_edge.profile {path.name} --operators"
+        return None, f"Not timed: an inference takes {report.latency_ms.median / 1e3:.1f} s. Run: {again}"
     try:
-        return _as_times(profile_operators(path, runs=runs, timeout=_TIMEOUT))
+        found = profile_operators(path, runs=runs, timeout=_TIMEOUT)
     except Exception as error:  # the file is good; only its profile is missing
-        notes.append(f"Operators are not timed: {_reason(error, path.parent)}")
-        return None
+        return None, f"Not timed: {_reason(error, path.parent)}"
+    busy = "Other programs took the CPU meanwhile: the operators' medians add up to less than the whole."
+    return _as_times(found), busy if found.disturbed else None
 
 
 def _as_times(found: OperatorProfile) -> OperatorTimes:

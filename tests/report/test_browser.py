@@ -149,7 +149,7 @@ def test_the_reader_chooses_the_theme(browser, made):
 
 
 def test_screenshots(browser, folder, screenshots):
-    for name, place, height in (("light", "", 770), ("dark", "#examples", 960)):
+    for name, place, height in (("light", "", 770), ("dark", "#examples", 680)):
         browser.execute_cdp_cmd(
             "Emulation.setDeviceMetricsOverride",
             {"width": 1120, "height": height, "deviceScaleFactor": 1, "mobile": False},

@@ -112,6 +112,7 @@ def test_it_lists_operators_with_what_is_not_known_as_a_dash(report):
     rows = [[text for text, _ in row] for row in Cells(render_html(report)).rows]
     assert ["40.500", "29.0 %", "CONV_2D", "53", "GEMM", "yes", "int8"] in rows
     assert ["40.500", "29.0 %", "CONV_2D", "stage <0>", "GEMM", "yes", "int8"] in rows
+    assert "Other programs took the CPU <meanwhile>." in section(render_html(report), "operators")
     assert ["-", "-", "SOFTMAX", "s", "-", "no", "-"] in rows
 
 

@@ -44,9 +44,9 @@ def test_a_profile_that_fails_is_a_note(tiny_run, monkeypatch):
     monkeypatch.setattr(profiling, "profile_file", lambda *_, **__: 1 / 0)
     found = look_into(tiny_run.report_of("onnx"), tiny_run.out)
     assert found.profile.operators is None and found.profile.timeline is None and found.svg is None
-    assert found.profile.notes == (
-        "No memory timeline: ZeroDivisionError: division by zero",
-        "Operators are not timed: 'model.onnx' on host ended with signal SIGSEGV: it said nothing",
+    assert found.profile.timeline_note == "No memory timeline: ZeroDivisionError: division by zero"
+    assert found.profile.operators_note == (
+        "Not timed: 'model.onnx' on host ended with signal SIGSEGV: it said nothing"
     )
 
 
@@ -58,7 +58,7 @@ def test_a_chart_that_cannot_be_drawn_leaves_its_figures(tiny_run, monkeypatch):
     monkeypatch.setattr(profiling, "profile_operators", lambda *_, **__: 1 / 0)
     found = look_into(tiny_run.report_of("onnx"), tiny_run.out)
     assert found.svg is None and found.profile.timeline.peak_bytes > 0
-    assert "pip install 'segformer-edge[report]'" in found.profile.notes[0]
+    assert "pip install 'segformer-edge[report]'" in found.profile.timeline_note
 
 
 def test_slow_files_are_not_timed_and_failed_ones_not_looked_into(tiny_run, monkeypatch):
@@ -66,5 +66,5 @@ def test_slow_files_are_not_timed_and_failed_ones_not_looked_into(tiny_run, monk
     slow = replace(tiny_run.report_of("onnx"), latency_ms=Latency(9000.0, 9000.0, 1, 10, "host x86_64"))
     found = look_into(slow, tiny_run.out)
     assert found.profile.operators is None and found.profile.timeline is not None
-    assert "an inference takes 9.0 s. Run: python -m segformer_edge.profile model.onnx" in found.profile.notes[0]
+    assert "an inference takes 9.0 s. Run: python -m segformer_edge.profile model.onnx" in found.profile.operators_note
     assert look_into(TargetReport("onnx", "failed", error="no"), tiny_run.out) is None
