@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from segformer_edge.errors import MissingBackendError, SegformerEdgeError
+from segformer_edge.errors import SegformerEdgeError
 from segformer_edge.memory.plot import timeline_svg
 from segformer_edge.memory.profiling import MICRO, FileProfile, profile_file
 from segformer_edge.memory.timeline import short_name
@@ -56,12 +56,13 @@ def _timeline(path: Path, target: str) -> tuple[MemoryTimeline | None, str | Non
     """The timeline, its chart, and a note."""
     try:
         found = profile_file(path, on=MICRO if target == "tflm" else "host", measuring=False)
+        timeline = _as_timeline(found)
     except Exception as error:  # readers ask runtimes, which raise anything
         return None, None, f"No memory timeline: {_reason(error, path.parent)}"
     try:
-        return _as_timeline(found), timeline_svg(found, prefix=target), None
-    except MissingBackendError as error:
-        return _as_timeline(found), None, f"Not drawn: {_reason(error, path.parent)} {error.hint}".strip()
+        return timeline, timeline_svg(found, prefix=target), None
+    except Exception as error:  # without matplotlib, or for a graph that it cannot draw
+        return timeline, None, f"Not drawn: {_reason(error, path.parent)}"
 
 
 def _as_timeline(found: FileProfile) -> MemoryTimeline:
@@ -88,10 +89,11 @@ def _operators(path: Path, report: TargetReport) -> tuple[OperatorTimes | None, 
         return None, f"Not timed: an inference takes {report.latency_ms.median / 1e3:.1f} s. Run: {again}"
     try:
         found = profile_operators(path, runs=runs, timeout=_TIMEOUT)
+        times = _as_times(found)
     except Exception as error:  # the file is good; only its profile is missing
         return None, f"Not timed: {_reason(error, path.parent)}"
     busy = "Other programs took the CPU meanwhile: the operators' medians add up to less than the whole."
-    return _as_times(found), busy if found.disturbed else None
+    return times, busy if found.disturbed else None
 
 
 def _as_times(found: OperatorProfile) -> OperatorTimes:
@@ -118,7 +120,9 @@ def _as_times(found: OperatorProfile) -> OperatorTimes:
 
 
 def _reason(error: Exception, folder: Path) -> str:
-    """What happened, in a line, without the ``folder`` the file is built in: it is gone by the time this is read."""
-    ours = isinstance(error, SegformerEdgeError)
-    text = str(error.args[0]) if ours else f"{type(error).__name__}: {error}".splitlines()[0]
+    """What happened and what to try; without the ``folder`` it was built in, which is gone by the time this is read."""
+    if isinstance(error, SegformerEdgeError):
+        text = f"{error.args[0]} {error.hint}".strip()
+    else:
+        text = f"{type(error).__name__}: {error}".splitlines()[0]
     return text.replace(f"{folder}/", "")
