@@ -45,11 +45,12 @@ browser-setup: setup ## install Chromium and its driver by apt, where they are m
 	  [ "$$(id -u)" = 0 ] || { echo "Chromium is missing. Run: sudo apt-get install chromium chromium-driver" >&2; exit 2; }; \
 	  apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends chromium chromium-driver fonts-dejavu-core; }
 
-test-browser: browser-setup ## drive the camera page in a headless Chromium
-	$(BIN)/python -m pytest -m browser tests/camera
+test-browser: browser-setup ## drive the camera page and the report in a headless Chromium
+	$(BIN)/python -m pytest -m browser tests/camera tests/report
 
-screenshots: browser-setup ## make the pictures in docs/images again: MODEL=out/demo/model.tflite
-	MODEL="$(abspath $(or $(MODEL),out/demo/model.tflite))" $(BIN)/python -m pytest -m browser tests/camera -k screenshots --screenshots docs/images
+screenshots: browser-setup ## make the pictures in docs/images again, after make demo: [MODEL=out/demo/model.tflite REPORT=out/demo]
+	MODEL="$(abspath $(or $(MODEL),out/demo/model.tflite))" REPORT="$(abspath $(or $(REPORT),out/demo))" \
+	  $(BIN)/python -m pytest -m browser tests/camera tests/report -k screenshots --screenshots docs/images
 
 soak: setup ## 10,000 frames of a looping clip through the camera program, growth and open files checked: [MODEL=FILE]
 	$(BIN)/python benchmarks/soak.py $(or $(MODEL),out/demo/model.tflite)

@@ -21,14 +21,17 @@ from segformer_edge.export.pool import ExportFailure, run_jobs
 from segformer_edge.export.targets import CPU_TARGETS, Target, choose_targets
 from segformer_edge.export.worker import Job, save_model
 from segformer_edge.model.checkpoint import LoadedCheckpoint
-from segformer_edge.prepare import QuantizeOptions, prepare, recipe_for
+from segformer_edge.prepare import Prepared, QuantizeOptions, prepare, recipe_for
 from segformer_edge.progress import Progress
 from segformer_edge.report.examples import example_strips
+from segformer_edge.report.gates import Gates
 from segformer_edge.report.html import write_html
+from segformer_edge.report.profiling import look_into
+from segformer_edge.report.reproduction import Reproduction, changed_options, reproduction, sha256_of_images
 from segformer_edge.report.schema import Precision, Reference, Report, TargetReport
 from segformer_edge.report.sensitivity_plot import check_plotting
 from segformer_edge.sensitivity_analysis import save_sensitivity, sensitivity_of
-from segformer_edge.verify import Gates, Judge, Provenance
+from segformer_edge.verify import Judge, Provenance
 
 
 def quantize(options: QuantizeOptions, tell: Progress | None = None) -> Report:
@@ -66,7 +69,7 @@ def quantize(options: QuantizeOptions, tell: Progress | None = None) -> Report:
         provenance = Provenance.of(loaded, recipe_name, encodings, size)
         gates = Gates(options.max_drop, options.memory_budget)
         judge = Judge(folder.path, provenance, held, original, quantized, options.dataset, scores, gates)
-        reports = []
+        reports, charts = [], {}
         for target in targets:
             tell.step(f"check {target.name}")
             found = judge.judge(target, outcomes[target.name], tell.bars)
@@ -77,7 +80,14 @@ def quantize(options: QuantizeOptions, tell: Progress | None = None) -> Report:
                     loaded, [target], size, replace(options, memory_budget=tighter), folder, Path(scratch), tell
                 )
                 found = judge.judge(target, again[target.name], tell.bars)
+            if options.profile:
+                tell.step(f"profile {target.name}")
+                looked = look_into(found, folder.path)
+                if looked is not None:
+                    found = replace(found, profile=looked.profile)
+                    charts[target.name] = looked.svg
             reports.append(found)
+        plot = save_sensitivity(harm, folder.path) if harm else None
         report = Report(
             model=loaded.variant or "custom",
             weights=options.weights,
@@ -87,11 +97,12 @@ def quantize(options: QuantizeOptions, tell: Progress | None = None) -> Report:
             reference=_reference(scores, options.dataset, options.reference or options.weights),
             targets=tuple(reports),
             precision=Precision(activation_widths(network), weight_widths(network)),
+            gates=gates,
+            reproduce=_reproduction(prepared, options, targets, outcomes, folder.path),
         )
         report.save(folder.path / "report.json")
-        strips = example_strips(held, original, judge.segmenters, provenance.palette)
-        plot = save_sensitivity(harm, folder.path) if harm else None
-        write_html(folder.path / "report.html", report, strips, _notes(loaded, options, recipe), plot)
+        strips = example_strips(held, original, judge.segmenters, provenance.palette, options.output == "labels")
+        write_html(folder.path / "report.html", report, strips, _notes(loaded, options, recipe), plot, charts)
     return report
 
 
@@ -166,6 +177,27 @@ def _reference(scores: Mapping[str, EvaluationResult], dataset: SegmentationData
         fp32.iou_by_name(dataset.class_names),
         int8.iou_by_name(dataset.class_names),
         weights,
+    )
+
+
+def _reproduction(
+    prepared: Prepared, options: QuantizeOptions, targets: Sequence[Target],
+    outcomes: Mapping[str, Exported | ExportFailure], folder: Path,
+) -> Reproduction:  # fmt: skip
+    tools = [outcome.tools for outcome in outcomes.values() if isinstance(outcome, Exported)]
+    inputs = {"weights": prepared.loaded.sha256}
+    if options.reference is not None:
+        inputs["reference weights"] = prepared.reference.sha256
+    if prepared.calibrated_on:
+        name = f"{len(prepared.calibrated_on)} calibration images, their pixels"
+        inputs[name] = sha256_of_images(prepared.calibrated_on)
+    return reproduction(
+        options.command,
+        changed_options(options, left_out=("command", "force")),
+        [module for target in targets for module in target.packages],
+        {name: tool for each in tools for name, tool in each.items()},
+        inputs,
+        folder,
     )
 
 

@@ -59,6 +59,10 @@ class QuantizeOptions:
     force: bool = False
     #: Images to compare on in a sensitivity analysis; None leaves the analysis out.
     sensitivity: int | None = None
+    #: Whether the report has per-operator times and memory timelines.
+    profile: bool = True
+    #: The command line's arguments, for the report to name; None where the library is called.
+    command: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="output folder (default: out)")
     parser.add_argument("--android", type=Path, metavar="DIR", help="also put the .pte into this Android app's assets")
+    parser.add_argument("--no-profile", action="store_true", help="no operator times or memory timelines in the report")
     parser.add_argument("--force", action="store_true", help="replace the files of an earlier run")
     parser.add_argument("--json", action="store_true", help="only JSON on stdout")
     return parser
@@ -48,7 +49,8 @@ def build_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code. Raises SegformerEdgeError for what the user can mend."""
-    options = build_parser().parse_args(argv)
+    command = sys.argv[1:] if argv is None else list(argv)
+    options = build_parser().parse_args(command)
     size = parse_size(options.size) if options.size else None
     budget = parse_bytes(options.memory_budget) if options.memory_budget is not None else None
     if not options.max_drop >= 0.0:
@@ -89,6 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 memory_budget=budget,
                 force=options.force,
                 sensitivity=IMAGES if options.sensitivity else None,
+                profile=not options.no_profile,
+                command=command,
             ),
             tell,
         )

@@ -23,6 +23,7 @@ from segformer_edge.export.targets import Target
 from segformer_edge.memory.measure import measure
 from segformer_edge.model.checkpoint import LoadedCheckpoint
 from segformer_edge.report.budget import Budget
+from segformer_edge.report.gates import Gates
 from segformer_edge.report.schema import Memory, TargetReport
 from segformer_edge.runtime.formats import format_of
 from segformer_edge.runtime.metadata import (
@@ -37,8 +38,6 @@ from segformer_edge.runtime.segmenter import Segmenter
 
 Image = npt.NDArray[np.uint8]
 
-#: A file that agrees with the quantized reference on fewer pixels than this computes something else than it says.
-MIN_AGREEMENT = 0.90
 LATENCY_RUNS = 10
 
 
@@ -87,14 +86,6 @@ class Provenance:
             files={name: sha256_of(folder / name) for name in parts},
             encodings_sha256=self.encodings_sha256,
         )
-
-
-@dataclass(frozen=True)
-class Gates:
-    """What a file must keep to: loss of mIoU in points, and bytes of memory if there is a budget."""
-
-    max_drop: float
-    memory_budget: int | None = None
 
 
 def _budget(wanted: int, meaning: str, used: int, plan: Plan | None) -> Budget:
@@ -165,15 +156,17 @@ class Judge:
             ops=exported.ops,
             export_seconds=exported.seconds,
             npu=exported.npu,
+            agreement_checked=agreed["int8"],
         )
-        if agreed["int8"] < MIN_AGREEMENT:
+        least = self.gates.min_agreement
+        if agreed["int8"] < least:
             return replace(
                 report,
                 status="failed",
                 files=(),
                 bytes=None,
                 error=f"The file agrees with the quantized reference on {agreed['int8']:.1%} of the pixels of "
-                f"{len(maps)} images; at least {MIN_AGREEMENT:.0%} are needed. Its runtime computes something else.",
+                f"{len(maps)} images; at least {least:.0%} are needed. Its runtime computes something else.",
             )
         if exported.npu is None:
             report = replace(report, latency_ms=summarise_latency(segmenter.latency_ms(LATENCY_RUNS), threads=1))
@@ -226,8 +219,7 @@ class Judge:
         compare = {name: score.predictions for name, score in self.scores.items() if score.predictions is not None}
         result = evaluate(segmenter, self.dataset, progress=progress, compare=compare, description=report.target)
         drop = self.scores["fp32"].miou - result.miou
-        # Points are percent; a file exactly at the limit passes.
-        over = drop * 100.0 > self.gates.max_drop + 1e-9
+        over = not self.gates.drop_fits(drop)
         return replace(
             report,
             status="below_accuracy" if over else "ok",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -35,7 +36,7 @@ IMAGE_SIZE = (70, 110)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--screenshots`` is read by tests/camera/test_browser.py."""
+    """``--screenshots`` is read by the tests in a browser."""
     parser.addoption("--screenshots", metavar="DIR", help="write the pictures of the docs there (make screenshots)")
 
 
@@ -149,6 +150,7 @@ def run_quantize(tmp_path_factory: pytest.TempPathFactory, calibration_folder: P
                 "weights": str(weights),
                 "size": size,
                 "calibration": calibration_folder,
+                "profile": False,
                 "targets": choose_targets(targets.split(",")) if targets else (),
                 **more,
             }
@@ -161,8 +163,8 @@ def run_quantize(tmp_path_factory: pytest.TempPathFactory, calibration_folder: P
 
 @pytest.fixture(scope="session")
 def tiny_run(run_quantize: Callable[..., Run], tiny_weights: Path, tiny_dataset: str) -> Run:
-    """All four targets from the tiny checkpoint, evaluated."""
-    return run_quantize(tiny_weights, TINY_SIZE, dataset=open_dataset(tiny_dataset), max_drop=100.0)
+    """All four targets from the tiny checkpoint, evaluated and profiled."""
+    return run_quantize(tiny_weights, TINY_SIZE, dataset=open_dataset(tiny_dataset), max_drop=100.0, profile=True)
 
 
 @pytest.fixture(scope="session")
@@ -185,3 +187,33 @@ def b1_run(run_quantize: Callable[..., Run], tmp_path_factory: pytest.TempPathFa
     path = tmp_path_factory.mktemp("weights") / "b1.safetensors"
     save_checkpoint(model, path, size=(64, 64), palette=PALETTE, source="random", licence="Apache-2.0")
     return run_quantize(path, (64, 64))
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Any]:
+    """Chromium without a window; a missing one fails the test, it does not skip it."""
+    from selenium import webdriver
+
+    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
+    if not all(programs):
+        pytest.fail("Chromium and its driver are not installed. Run: make test-browser")
+    options = webdriver.ChromeOptions()
+    options.binary_location = programs[0]
+    for flag in (
+        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
+        f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1000,700",
+    ):  # fmt: skip
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(programs[1]))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def screenshots(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The folder of ``--screenshots``; without it one of this test's own, so that no committed file is written."""
+    folder = Path(request.config.getoption("--screenshots") or tmp_path / "images")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

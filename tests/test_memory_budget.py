@@ -32,7 +32,13 @@ def run_with(tmp_path_factory):
     def go(budget: int | None, size: tuple[int, int] = SIZE):
         out = tmp_path_factory.mktemp("budget") / "out"
         options = QuantizeOptions(
-            out, size=size, output="labels", targets=choose_targets(["tflite"]), recipe="full", memory_budget=budget
+            out,
+            size=size,
+            output="labels",
+            targets=choose_targets(["tflite"]),
+            recipe="full",
+            memory_budget=budget,
+            profile=False,
         )
         return out, quantize(options)
 

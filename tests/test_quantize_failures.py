@@ -25,8 +25,9 @@ def start(tiny_run, tmp_path) -> Callable[..., subprocess.Popen]:
         source = ["--calibration", tiny_run.options.calibration] if calibrate else []
         source = source or ["--encodings", tiny_run.out / "encodings.json"]
         command = [sys.executable, TESTS / "fake_exporters.py", "--weights", tiny_run.weights, "--size", "64x96"]
+        command += [*source, "--no-profile", "--out", tmp_path / "out"]
         return subprocess.Popen(
-            [str(word) for word in (*command, *source, "--out", tmp_path / "out", *options)],
+            [str(word) for word in (*command, *options)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -249,7 +249,7 @@ def test_quantize_writes_it_beside_the_files(run_quantize, tiny_weights):
     content = json.loads((done.out / "sensitivity.json").read_text())
     assert content["images"] == 2 and content["fp32_miou"] is None and content["whole"]["kl"] > 0
     page = (done.out / "report.html").read_text()
-    assert "<h2>Sensitivity</h2>" in page and page.count("data:image/png;base64,") > 1
+    assert 'alt="Harm of each class of sites' in page
     assert done.report.precision is not None
     assert done.report.precision.count("weights", "int8") == len(done.encodings["weights"])
     assert done.report.precision.count("activations", "int8") == len(done.encodings["activations"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from importlib.resources import files
 from importlib.util import find_spec
@@ -17,6 +18,8 @@ from segformer_edge.memory.profiling import FileProfile
 from segformer_edge.memory.timeline import short_name
 
 MIB = 2**20
+#: Lines that a page may want in another colour.
+INK = "#1b1f24"
 #: Areas from the bottom up: (name in the graph, legend, colour).
 _LAYERS = (
     ("caller", "caller's tensors", "#c8d0d8"),
@@ -70,18 +73,38 @@ def render_html(profile: FileProfile) -> str:
     )
 
 
-def _render(profile: FileProfile, form: str) -> bytes:
+def timeline_svg(profile: FileProfile, prefix: str) -> str:
+    """The chart as an ``<svg>`` to put into a page: text as text, no background, ids that begin with ``prefix``.
+
+    The page sets the colours of class ``timeline``: its ink is ``INK``. Raises MissingBackendError without matplotlib.
+    """
+    if find_spec("matplotlib") is None:
+        raise MissingBackendError("matplotlib, which the chart needs,", "report")
+    from segformer_edge.memory.table import amount
+
+    svg = _render(profile, "svg", inline=True).decode()
+    svg = svg[svg.index("<svg") :]
+    # Namespaces mean nothing inside HTML, and several charts in one page must not share ids.
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
+    svg = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{prefix}-", svg)
+    words = f"live bytes operator by operator, at most {amount(profile.reading.live.peak_bytes)}"
+    return svg.replace("<svg ", f'<svg class="timeline" role="img" aria-label="{words}" ', 1)
+
+
+def _render(profile: FileProfile, form: str, inline: bool = False) -> bytes:
+    """The chart as a file's bytes; ``inline`` leaves out the title, the background and everything but the drawing."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     from segformer_edge.memory.table import title
 
-    figure = Figure(figsize=(11, 5.2), layout="constrained", dpi=110)
+    figure = Figure(figsize=(11, 4.2 if inline else 5.2), layout="constrained", dpi=110)
     axis = figure.add_subplot()
     _areas(axis, profile)
     _lines(axis, profile)
     _annotate(axis, profile)
-    axis.set_title(title(profile), loc="left", fontsize="medium")
+    if not inline:
+        axis.set_title(title(profile), loc="left", fontsize="medium")
     axis.set_xlabel("operator, in the order of execution")
     axis.set_ylabel("live bytes (MiB)")
     axis.set_xlim(0, max(1, len(profile.reading.graph.operators)))
@@ -92,8 +115,9 @@ def _render(profile: FileProfile, form: str) -> bytes:
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small", frameon=False)
     content = io.BytesIO()
-    with rc_context({"svg.hashsalt": "segformer_edge"}):
-        figure.savefig(content, format=form, metadata={"Date": None} if form == "svg" else None)
+    about = dict.fromkeys(("Date", "Creator", "Format", "Type") if inline else ("Date",)) if form == "svg" else None
+    with rc_context({"svg.hashsalt": "segformer_edge", "svg.fonttype": "none" if inline else "path"}):
+        figure.savefig(content, format=form, metadata=about, transparent=inline)
     return content.getvalue()
 
 
@@ -125,7 +149,7 @@ def _lines(axis: Any, profile: FileProfile) -> None:
     if profile.planned is not None:
         what = " + ".join(plan.what for plan in profile.reading.plans if plan.in_use and plan.bytes is not None)
         label = f"plan: {what}"
-        axis.axhline(profile.planned / MIB, color="#1b1f24", linestyle="--", linewidth=1.1, label=label)
+        axis.axhline(profile.planned / MIB, color=INK, linestyle="--", linewidth=1.1, label=label)
     measured = profile.measured
     if measured is not None and measured.run_split is not None:
         count = (measured.run_split.activations + measured.run_split.indirection) / MIB

@@ -5,20 +5,25 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from segformer_edge.errors import UsageError
 from segformer_edge.jsonfile import Fields, read_json, write_json
 from segformer_edge.report.budget import Budget, read_budget
+from segformer_edge.report.gates import Gates, read_gates
 from segformer_edge.report.npu import NpuReport, read_npu
+from segformer_edge.report.profile import TargetProfile, read_profile
+from segformer_edge.report.reproduction import Reproduction, read_reproduction
 
 SCHEMA_VERSION = 1
 STATUSES = ("ok", "failed", "over_budget", "below_accuracy")
 WIDTHS = ("int8", "int16", "float")
 OUTPUTS = ("logits", "labels")
+
+T = TypeVar("T")
 
 
 class ReportError(UsageError):
@@ -87,6 +92,10 @@ class TargetReport:
     export_seconds: float | None = None
     #: Of an NPU's target: what its compiler says. Accuracy is that of ``npu.host_file``; latency is not known.
     npu: NpuReport | None = None
+    #: Share of pixels as the quantized reference on the held-back images: what Gates.min_agreement was held against.
+    agreement_checked: float | None = None
+    #: Per-operator time and the memory timeline.
+    profile: TargetProfile | None = None
 
 
 @dataclass(frozen=True)
@@ -132,6 +141,9 @@ class Report:
     reference: Reference
     targets: tuple[TargetReport, ...]
     precision: Precision | None = None
+    #: What the files were held against, and how to make them again; reports of earlier versions have neither.
+    gates: Gates | None = None
+    reproduce: Reproduction | None = None
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -169,6 +181,8 @@ class Report:
             ),
             targets=targets,
             precision=_precision(f),
+            gates=_later(f, "gates", read_gates),
+            reproduce=_later(f, "reproduce", read_reproduction),
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -203,10 +217,17 @@ def _target(f: Fields) -> TargetReport:
         memory=_memory(f.section("memory")) if f.raw("memory") is not None else None,
         ops=_ops(f.section("ops")) if f.raw("ops") is not None else None,
         per_class_iou=_per_class(f, "per_class_iou"),
-        budget=read_budget(f.section("budget")) if f.has("budget") and f.raw("budget") is not None else None,
+        budget=_later(f, "budget", read_budget),
         export_seconds=f.optional("export_seconds", f.number) if f.has("export_seconds") else None,
-        npu=read_npu(f.section("npu")) if f.has("npu") and f.raw("npu") is not None else None,
+        npu=_later(f, "npu", read_npu),
+        agreement_checked=_fraction(f, "agreement_checked") if f.has("agreement_checked") else None,
+        profile=_later(f, "profile", read_profile),
     )
+
+
+def _later(f: Fields, key: str, read: Callable[[Fields], T]) -> T | None:
+    """A section that reports of earlier versions lack."""
+    return read(f.section(key)) if f.has(key) and f.raw(key) is not None else None
 
 
 def _per_class(f: Fields, key: str) -> dict[str, float | None] | None:

@@ -54,7 +54,11 @@ def table_for(report: Report, columns: Sequence[str] = (), plain_box: bool = Fal
 
 def print_report(report: Report, file: IO[str] | None = None) -> None:
     """Print the table on ``file`` (stdout), in two parts where the terminal is narrow, and why a target failed."""
-    console = console_for(file)
+    print_on(console_for(file), report)
+
+
+def print_on(console: Console, report: Report) -> None:
+    """The same on a console of the caller's."""
     height, width = report.size
     console.print(f"SegFormer-{report.model.upper()} INT8, {height}x{width}, {report.output}", style="bold")
     whole = table_for(report, (), ascii_only(console))

@@ -80,7 +80,7 @@ def operator_rows(profile: OperatorProfile, top: int) -> Rows:
     rows = []
     for number, op in ordered[:top]:
         rows.append((
-            _ms(op.ms), _ms(op.min_ms), _percent(profile.share(op.ms)), str(number), op.type, _label(op),
+            _ms(op.ms), _ms(op.min_ms), _percent(profile.share(op.ms)), str(number), op.type, label(op),
             "x".join(map(str, op.shape)), _ran(op.kernel, op.delegate is not None), op.precision or NOT_MEASURED,
         ))  # fmt: skip
     rest = [op for _, op in ordered[top:]]
@@ -118,7 +118,7 @@ def print_operators(profile: OperatorProfile, top: int, file: IO[str] | None = N
         console.print(Text(f"note: {note}"), soft_wrap=True)
 
 
-def _label(op: OperatorTime) -> str:
+def label(op: OperatorTime) -> str:
     """The name, short, and how many more of the file's operators are in it."""
     name = op.name
     for part in _COMPILED_PARTS:

@@ -5,14 +5,11 @@ A missing browser fails these tests, it does not skip them. ``--screenshots DIR`
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import cv2
@@ -25,6 +22,7 @@ from segformer_edge.camera.server import PageServer
 from segformer_edge.data.demo import demo_dataset
 from segformer_edge.data.scenes import CLASS_NAMES, PALETTE, draw_scene
 from segformer_edge.runtime.latency import FrameTimes
+from tests.browser import on_phone, requests_of, theme
 from tests.camera.kit import FakeCamera, until
 
 pytestmark = pytest.mark.browser
@@ -60,27 +58,6 @@ def server(start, scene):
     server.start()
     yield server
     server.stop()
-
-
-@pytest.fixture
-def browser(tmp_path):
-    from selenium import webdriver
-
-    programs = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    if not all(programs):
-        pytest.fail("Chromium and its driver are not installed. Run: make test-browser")
-    options = webdriver.ChromeOptions()
-    options.binary_location = programs[0]
-    for flag in (
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-dev-shm-usage",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
-        f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1000,700",
-    ):  # fmt: skip
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(programs[1]))
-    yield driver
-    driver.quit()
 
 
 class Page:
@@ -128,12 +105,8 @@ class Page:
     def check_quiet(self):
         """No complaint on the console; every request went to the page's own server."""
         assert self.browser.get_log("browser") == []
-        messages = [json.loads(entry["message"])["message"] for entry in self.browser.get_log("performance")]
-        sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-        # Not those of the browser's own first tab.
-        addresses = [each["request"]["url"] for each in sent if not each["documentURL"].startswith("chrome:")]
-        own = [urlsplit(address) for address in addresses if not address.startswith("data:")]
-        assert own and {address.netloc for address in own} == {urlsplit(self.server.url).netloc}, addresses
+        addresses = requests_of(self.browser)
+        assert addresses and {urlsplit(each).netloc for each in addresses} == {urlsplit(self.server.url).netloc}
 
 
 def test_controls_change_what_is_seen(browser, server, scene):
@@ -184,17 +157,10 @@ def test_it_says_when_the_program_ended(browser, server):
 
 def test_it_fits_a_phone(browser, server):
     page = Page(browser, server)
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
-    )
+    on_phone(browser)
     wide = browser.execute_script("return document.documentElement.scrollWidth")
     assert wide <= 360
     assert page.one("#run").size["height"] >= 44
-
-
-def theme(browser, name):
-    feature = {"name": "prefers-color-scheme", "value": name}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
 
 
 def test_light_and_dark(browser, server):
@@ -205,14 +171,6 @@ def test_light_and_dark(browser, server):
         colour = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
         brightness.append(sum(int(part) for part in colour.strip("rgb()").split(",")))
     assert brightness[0] > 600 and brightness[1] < 150
-
-
-@pytest.fixture
-def screenshots(request, tmp_path) -> Path:
-    """The folder of ``--screenshots``; without it one of this test's own, so that no committed file is written."""
-    folder = Path(request.config.getoption("--screenshots") or tmp_path / "images")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def test_screenshots(request, browser, scene, screenshots, tmp_path):
