@@ -14,6 +14,7 @@ import numpy as np
 
 from segformer_edge.errors import ArtifactError, UsageError
 from segformer_edge.runtime.base import backend
+from segformer_edge.runtime.executorch_binding import SCALAR_TYPES, Binding
 from segformer_edge.runtime.quiet import native_stderr_silenced
 from segformer_edge.runtime.tflite import PACKAGES
 
@@ -247,38 +248,27 @@ class OpenVINO:
         return []
 
 
-#: ExecuTorch's ScalarType numbers -> numpy's names.
-_SCALAR_TYPES = {0: "uint8", 1: "int8", 2: "int16", 3: "int32", 4: "int64", 6: "float32", 7: "float64", 11: "bool"}
-
-
 class ExecuTorch:
     """ExecuTorch's Python binding. It imports torch, whose memory is there before measuring begins."""
 
     keeps_indirection, packs_into_arena = True, False
 
     def __init__(self, path: Path, threads: int, variant: str) -> None:
-        self._api: Any = backend(["executorch.runtime"], "runtime-executorch")
-        backend(["executorch.kernels.quantized"], "runtime-executorch")
-        portable: Any = backend(["executorch.extension.pybindings.portable_lib"], "runtime-executorch")
-        self._torch: Any = backend(["torch"], "runtime-executorch")
-        self.runtime = "ExecuTorch"
-        self.versions = {name: version(name) for name in ("executorch", "torch")}
-        if portable._threadpool_get_thread_count() != threads:
-            portable._unsafe_reset_threadpool(threads)
-        self._path, self._runtime = path, self._api.Runtime.get()
+        self._path, self._binding = path, Binding(threads)
+        self.runtime, self.versions, self._torch = "ExecuTorch", self._binding.versions, self._binding.torch
         self._torch.from_numpy(np.zeros(1)).numel()  # the first conversion imports
 
     def load(self) -> None:
-        self._program = self._runtime.load_program(self._path, verification=self._api.Verification.InternalConsistency)
+        self._program = self._binding.load_program(self._path)
 
     def allocate(self) -> None:
         self._method = self._program.load_method("forward")
 
     def inputs(self) -> Inputs:
-        about = self._method.metadata
+        about = self._method.method_meta()
         infos = [about.input_tensor_meta(place) for place in range(about.num_inputs())]
         return tuple(
-            (f"input {place}", _SCALAR_TYPES.get(info.dtype(), "unknown"), tuple(info.sizes()))
+            (f"input {place}", SCALAR_TYPES.get(info.dtype(), "unknown"), tuple(info.sizes()))
             for place, info in enumerate(infos)
         )
 
@@ -286,7 +276,7 @@ class ExecuTorch:
         return [self._torch.from_numpy(array) for array in arrays]
 
     def run(self, prepared: Any) -> None:
-        self._method.execute(prepared)
+        self._method(prepared)
 
     def tensor_addresses(self) -> list[int]:
         return []
