@@ -7,6 +7,8 @@ SMALLER = (
     ("--size 512", "--size 64"),
     ("--size 128", "--size 64"),
     ("--data demo", "--data folder:val/"),
+    # All four targets are in the command before it.
+    ("--out out/my_b0_int8", "--out out/my_b0_int8 --targets onnx"),
 )
 #: Command -> what is added: random weights lose more than the gate allows, and two steps show a training.
 ADDED = {"quantize": "--max-drop 100", "train": "--steps 2"}
@@ -31,7 +33,8 @@ PARSED = {
     "ade20k:": "ADE20K is not part of the project, and the training takes days; tests/training/test_loop.py",
     "ethos-u85-256": "a graph of B0 for an NPU takes minutes; docs/examples/ethos-u.md is run",
     "--memory-budget 100000": "tilings of the whole B0 take minutes; tests/export/test_tflm.py",
-    "out/model_tflm.tflite": "the file of the command above it",
+    "out/model_tflm.tflite": "the file of the command before; docs/examples/microcontroller.md is run",
+    "out/micro/model_tflm.tflite": "the file of the command before; docs/examples/microcontroller.md is run",
     "--android": "four targets; docs/examples/android.md is run",
 }
 

@@ -119,7 +119,7 @@ def test_no_exception_outlives_its_command():
     assert set(ELSEWHERE) <= {words[0] for words in all_commands()}
 
 
-def test_a_new_or_renamed_command_is_found(scratch):
+def test_a_new_or_renamed_command_is_found():
     with pytest.raises(AssertionError, match="neither run nor listed"):
         run_command(["curl", "model.example"], "README.md:1")
     with pytest.raises(AssertionError, match="no command quantise"):
