@@ -172,9 +172,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     _print(found, options.json, options.top)
     if not options.json:
-        more = ["--operators"] if not options.operators and options.on == "host" else []
-        print_next("python", "-m", "segformer_edge.profile", options.file, *(more or ["--plot", "memory.html"]))
+        print_next("python", "-m", *_next(Path(options.file), options.on, options.operators))
     return EXIT_OK
+
+
+def _next(file: Path, on: str, operators: bool) -> tuple[object, ...]:
+    """The module and arguments of the command that shows more of the same file."""
+    if on.startswith("ethos-u"):
+        host = file.with_name(f"{file.stem}.host.tflite")
+        return "segformer_edge.evaluate", host if host.exists() else file, "--data", "DATASET"
+    if on == "tflm":
+        return "segformer_edge.firmware", file
+    if on != "host":
+        return "segformer_edge.profile", file, "--on", on, "--plot", "memory.html"
+    return ("segformer_edge.profile", file) if operators else ("segformer_edge.profile", file, "--operators")
 
 
 def _print(found: FileProfile | NpuProfile | OperatorProfile, as_json: bool, top: int | None) -> None:
