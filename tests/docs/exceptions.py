@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-#: Arguments of a command -> those of the same run on the tiny checkpoint, a second long. In this order.
+#: Arguments of a command -> those of the same run on the tiny checkpoint, some seconds long. In this order.
 SMALLER = (
     ("--size 512", "--size 64"),
     ("--size 128", "--size 64"),
     ("--data demo", "--data folder:val/"),
-    # All four targets are in the command before it.
+    # tests/conftest.py makes all four.
+    ("--calibration images/ --eval folder:val/", "--calibration images/ --eval folder:val/ --targets tflite"),
     ("--out out/my_b0_int8", "--out out/my_b0_int8 --targets onnx"),
 )
-#: Command -> what is added: random weights lose more than the gate allows, and two steps show a training.
-ADDED = {"quantize": "--max-drop 100", "train": "--steps 2"}
+#: Command -> what is added: random weights lose more than the gate allows.
+ADDED = {"quantize": "--max-drop 100"}
 #: Where the documentation leaves the weights to the default, the demo checkpoint.
 INSTEAD_OF_DEMO = "--weights runs/my_b0 --calibration images/"
 
@@ -25,18 +26,22 @@ SMALLER_PYTHON = (
 
 #: Part of one of our commands -> why it is not run. Its options go through the command's own parser.
 PARSED = {
+    "train --qat --init runs/my_b0": "half a minute; tests/training/test_qat.py",
     "doctor": "loads every package of every target, half a minute; tests/doctor",
     "--source picamera": "a Raspberry Pi's camera; tests/camera/test_session.py has a stand-in",
     "emulation run": "an emulated CPU, which make arm-setup prepares; tests/arm/test_on_arm.py",
     "--on cortex-a72": "an emulated CPU; tests/arm/test_measure_on_arm.py",
     "camvid:": "CamVid is not part of the project; README.md has the same options on a folder, and they are run",
     "ade20k:": "ADE20K is not part of the project, and the training takes days; tests/training/test_loop.py",
-    "ethos-u85-256": "a graph of B0 for an NPU takes minutes; docs/examples/ethos-u.md is run",
+    "ethos-u85-256": "a graph of B0 for an NPU takes minutes; tests/ethos_u/test_targets.py",
     "--memory-budget 100000": "tilings of the whole B0 take minutes; tests/export/test_tflm.py",
     "out/model_tflm.tflite": "the file of the command before; docs/examples/microcontroller.md is run",
     "out/micro/model_tflm.tflite": "the file of the command before; docs/examples/microcontroller.md is run",
     "--android": "four targets; docs/examples/android.md is run",
 }
+
+#: Page -> why its Python is compiled, not run.
+COMPILED = {"docs/examples/ethos-u.md": "Vela takes half a minute a graph; tests/ethos_u/test_targets.py"}
 
 #: First word of other commands -> why they are not run.
 ELSEWHERE = {
