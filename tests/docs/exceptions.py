@@ -7,6 +7,8 @@ SMALLER = (
     ("--size 512", "--size 64"),
     ("--size 128", "--size 64"),
     ("--data demo", "--data folder:val/"),
+    # Tensors of no variant need the config.json beside them.
+    ("runs/my_b0_int8/model.safetensors", "runs/my_b0_int8"),
     # tests/conftest.py makes all four.
     ("--calibration images/ --eval folder:val/", "--calibration images/ --eval folder:val/ --targets tflite"),
     ("--out out/my_b0_int8", "--out out/my_b0_int8 --targets onnx"),

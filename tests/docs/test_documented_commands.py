@@ -32,8 +32,7 @@ def scratch(tiny_run, tiny_weights, tiny_dataset, calibration_folder, tmp_path, 
             shutil.copy(tiny_run.out / name, tmp_path / name)
     shutil.copy(next(calibration_folder.glob("*.jpg")), tmp_path / "street.jpg")
     # As training with --qat leaves them.
-    (tmp_path / "runs/my_b0_int8").mkdir()
-    shutil.copy(tiny_weights / "model.safetensors", tmp_path / "runs/my_b0_int8")
+    shutil.copytree(tiny_weights, tmp_path / "runs/my_b0_int8")
     shutil.copy(tiny_run.out / "encodings.json", tmp_path / "runs/my_b0_int8")
     app = tmp_path / "android_demo/app/src/main"
     app.mkdir(parents=True)
