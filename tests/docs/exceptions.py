@@ -29,6 +29,7 @@ SMALLER_PYTHON = (
 #: Part of one of our commands -> why it is not run. Its options go through the command's own parser.
 PARSED = {
     "train --qat --init runs/my_b0": "half a minute; tests/training/test_qat.py",
+    "profile model.pte": "ten seconds; tests/memory/test_measure.py",
     "doctor": "loads every package of every target, half a minute; tests/doctor",
     "--source picamera": "a Raspberry Pi's camera; tests/camera/test_session.py has a stand-in",
     "emulation run": "an emulated CPU, which make arm-setup prepares; tests/arm/test_on_arm.py",
@@ -39,11 +40,14 @@ PARSED = {
     "--memory-budget 100000": "tilings of the whole B0 take minutes; tests/export/test_tflm.py",
     "out/model_tflm.tflite": "the file of the command before; docs/examples/microcontroller.md is run",
     "out/micro/model_tflm.tflite": "the file of the command before; docs/examples/microcontroller.md is run",
-    "--android": "four targets; docs/examples/android.md is run",
+    "--android": "four targets; tests/export/test_android.py",
 }
 
 #: Page -> why its Python is compiled, not run.
-COMPILED = {"docs/examples/ethos-u.md": "Vela takes half a minute a graph; tests/ethos_u/test_targets.py"}
+COMPILED = {
+    "docs/examples/ethos-u.md": "Vela takes half a minute a graph; tests/ethos_u/test_targets.py",
+    "docs/examples/android.md": "ExecuTorch takes half a minute; tests/export/test_android.py, tests/test_quantize.py",
+}
 
 #: First word of other commands -> why they are not run.
 ELSEWHERE = {
