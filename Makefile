@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup constraints demo evidence evidence-arm evidence-memory bench bench-arm verdict-100k test test-arm arm-setup test-android android-setup test-browser browser-setup screenshots soak lint format clean
+.PHONY: help setup constraints demo evidence evidence-arm evidence-memory bench bench-arm verdict-100k test test-arm arm-setup test-android android-setup test-browser browser-setup screenshots soak docs lint format clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,6 +91,9 @@ bench: $(VENV)/.bench ## speed, default pipelines against ours, into docs/: CAMV
 
 bench-arm: $(VENV)/.bench arm-setup ## instructions per inference on emulated ARM, held to the recorded ones within 2 %: [UPDATE=1 records them]
 	$(BIN)/python benchmarks/arm_instructions.py $(if $(UPDATE),--update) $(if $(ON),--on "$(ON)")
+
+docs: setup ## build the documentation into out/docs, without the network; a warning fails it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .

@@ -4,35 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib import import_module
 
 from segformer_edge import __version__
-from segformer_edge.cli import EXIT_OK, did_you_mean, run
+from segformer_edge.cli import EXIT_OK, run
+from segformer_edge.commands import COMMANDS
 from segformer_edge.errors import UsageError
-
-
-@dataclass(frozen=True)
-class Command:
-    """One command: the module whose ``main(argv)`` it is, imported only when it is asked for."""
-
-    module: str
-    about: str
-
-
-COMMANDS = {
-    "quantize": Command("segformer_edge.quantize", "a trained SegFormer in, verified INT8 files and a report out"),
-    "evaluate": Command("segformer_edge.evaluate", "mIoU of an exported file or of a float checkpoint"),
-    "profile": Command("segformer_edge.profile", "memory of an exported file, or the time of its operators"),
-    "camera": Command("segformer_edge.camera.command", "segment a camera, a clip or images; show, serve, record"),
-    "train": Command("segformer_edge.train", "float or quantization-aware training"),
-    "sensitivity": Command("segformer_edge.sensitivity", "which parts lose most in INT8"),
-    "erf": Command("segformer_edge.erf", "effective receptive field of each stage and the head, float and INT8"),
-    "firmware": Command("segformer_edge.firmware", "a file for TFLite Micro as C sources"),
-    "targets": Command("segformer_edge.targets", "what can be exported to, and what is installed for it"),
-    "models": Command("segformer_edge.models", "NVIDIA's published checkpoints, which --weights takes by name"),
-    "emulation": Command("segformer_edge.emulation.__main__", "run exported files on emulated ARM CPUs"),
-}
+from segformer_edge.suggestions import did_you_mean
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,8 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_OK
     if name not in COMMANDS:
         raise UsageError(f"There is no command '{name}'.", hint=did_you_mean(name, COMMANDS))
-    code: int = import_module(COMMANDS[name].module).main(rest)
-    return code
+    return COMMANDS[name].main(rest)
 
 
 def usage() -> str:

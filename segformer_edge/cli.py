@@ -10,19 +10,21 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import errno
 import os
 import re
+import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from segformer_edge.errors import SegformerEdgeError, UsageError
 from segformer_edge.model.config import STRIDE
+from segformer_edge.suggestions import did_you_mean
+from segformer_edge.verbosity import Verbosity, is_quiet, set_verbosity
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_OVER_BUDGET, EXIT_BELOW_ACCURACY = 0, 1, 2, 3, 4
 #: What a shell reports for a process ended by SIGINT and SIGPIPE: 128 + the signal's number.
@@ -49,15 +51,38 @@ class DiskFullError(SegformerEdgeError):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with exact option names only, whose errors are UsageErrors with a suggestion."""
+    """argparse with exact option names only, whose errors are UsageErrors with a suggestion.
+
+    Every command has ``--quiet`` and ``--verbose``; parsing them is what sets ``segformer_edge.verbosity``.
+    """
 
     def __init__(self, prog: str, description: str, epilog: str | None = None) -> None:
         super().__init__(prog=prog, description=description, epilog=epilog, allow_abbrev=False)
+        amount = self.add_mutually_exclusive_group()
+        for letter, level, about in (
+            ("-q", Verbosity.QUIET, "only the result, and errors"),
+            ("-v", Verbosity.VERBOSE, "also the steps with their times, tools' messages and child processes' output"),
+        ):
+            amount.add_argument(
+                letter, f"--{level.value}", dest="verbosity", action="store_const", const=level, help=about,
+                default=Verbosity.NORMAL,
+            )  # fmt: skip
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As argparse; from here on the process says as much as the options ask for."""
+        options, rest = super().parse_known_args(args, namespace)
+        set_verbosity(options.verbosity)
+        return options, rest
 
     def error(self, message: str) -> NoReturn:
         unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
-        options = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
-        hint = did_you_mean(unknown.group(1), options) if unknown else ""
+        wrong = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        hint = ""
+        if unknown:
+            names = [option for action in self._actions for option in action.option_strings]
+            hint = did_you_mean(unknown.group(1), [name for name in names if name.startswith("--")])
+        elif wrong:
+            hint = did_you_mean(wrong.group(1), [choice.strip("'") for choice in wrong.group(2).split(", ")])
         raise UsageError(f"{message}.", hint=f"{hint} See: {self.prog} --help".strip())
 
 
@@ -148,23 +173,15 @@ def parse_bytes(text: str) -> int:
     return count
 
 
-def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """The one of ``choices`` that ``word`` was probably meant to be, or None."""
-    by_lower = {choice.lower(): choice for choice in choices}
-    found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
-    return by_lower[found[0]] if found else None
-
-
-def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """``"Did you mean 'tflite'?"``, or the list of choices where none is near."""
-    names = list(choices)
-    found = nearest(word, names)
-    return f"Did you mean '{found}'?" if found else f"Choose one of: {', '.join(names)}."
-
-
 def on_terminal() -> bool:
     """Whether stderr is a terminal, where a progress bar helps; in a pipe or a log it would only be noise."""
-    return sys.stderr is not None and sys.stderr.isatty()
+    return not is_quiet() and sys.stderr is not None and sys.stderr.isatty()
+
+
+def print_next(*command: object) -> None:
+    """The command that a user would run next, as the last line of the result; not with ``--quiet``."""
+    if not is_quiet():
+        print(f"next: {shlex.join(map(str, command))}")
 
 
 def _try_size(sides: Sequence[int]) -> str:

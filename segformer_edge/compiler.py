@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from segformer_edge.errors import SegformerEdgeError
+from segformer_edge.verbosity import child_output
 
 #: Neither start files nor headers: a library of ours needs only what the program it is loaded into has.
 FLAGS = ("-O2", "-fPIC", "-fno-builtin", "-nostdlib", "-shared")
@@ -59,6 +60,7 @@ class Library:
                     )
                 except OSError as error:
                     raise self.error(f"{self.title} was not built: {words[0]}: {error.strerror}.") from error
+                child_output(words[0], done.stderr)
                 if done.returncode:
                     last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
                     raise self.error(f"{self.title} was not built: {last}", hint="Name another compiler: CC=gcc")

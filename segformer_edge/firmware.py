@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from segformer_edge.cli import Parser, run
+from segformer_edge.cli import EXIT_OK, Parser, print_next, run
 from segformer_edge.errors import UsageError
-from segformer_edge.export.outdir import OutputFolder
-from segformer_edge.memory.flatbuffer import root_table
-from segformer_edge.memory.graph import MemoryGraph
-from segformer_edge.memory.micro import Allocations, allocations
-from segformer_edge.memory.readers.tflite import graph_of
-from segformer_edge.runtime.metadata import ArtifactMetadata
+
+if TYPE_CHECKING:
+    from segformer_edge.memory.graph import MemoryGraph
+    from segformer_edge.memory.micro import Allocations
+    from segformer_edge.runtime.metadata import ArtifactMetadata
 
 NAMES = ("model_data.c", "model_data.h", "README.md")
 #: Bytes a line of the array.
@@ -27,8 +27,8 @@ _ADDERS = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code. Raises SegformerEdgeError for what the user can mend."""
+def build_parser() -> Parser:
+    """All options, with their defaults."""
     parser = Parser(
         "python -m segformer_edge.firmware",
         "Write a file for TFLite Micro as a C array, with its sizes, its labels and the operators to register.",
@@ -36,7 +36,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("file", type=Path, metavar="FILE", help="a .tflite of --targets tflm, its .json beside it")
     parser.add_argument("--out", type=Path, default=Path("firmware"), metavar="DIR", help="output (default: firmware)")
     parser.add_argument("--force", action="store_true", help="replace the files of an earlier run")
-    options = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code. Raises SegformerEdgeError for what the user can mend."""
+    options = build_parser().parse_args(argv)
+
+    from segformer_edge.export.outdir import OutputFolder
+    from segformer_edge.memory.flatbuffer import root_table
+    from segformer_edge.memory.micro import allocations
+    from segformer_edge.memory.readers.tflite import graph_of
+    from segformer_edge.runtime.metadata import ArtifactMetadata
+
     metadata = ArtifactMetadata.load(options.file)
     if metadata.format != "tflm":
         raise UsageError(
@@ -52,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             (folder.path / name).write_text(text, encoding="utf-8")
     for name in NAMES:
         print(options.out / name)
-    return 0
+    print_next("cat", options.out / NAMES[-1])
+    return EXIT_OK
 
 
 def source(content: bytes) -> str:

@@ -10,19 +10,24 @@ from typing import Any
 from rich.box import ASCII2, SIMPLE_HEAD
 from rich.table import Table
 
-from segformer_edge.cli import EXIT_OK, Parser, run
+from segformer_edge.cli import EXIT_OK, Parser, print_next, run
 from segformer_edge.model.published import NVIDIA_LICENCE, PUBLISHED, PublishedModel
 from segformer_edge.report.table import NOT_MEASURED, ascii_only, console_for
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+def build_parser() -> Parser:
+    """All options, with their defaults."""
     parser = Parser(
         "segformer-edge models",
         "NVIDIA's published SegFormers, which --weights takes by hub id or alias. Listing them fetches nothing.",
     )
     parser.add_argument("--json", action="store_true", help="only JSON on stdout, class names and palettes included")
-    options = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    options = build_parser().parse_args(argv)
     if options.json:
         print(json.dumps([describe(model) for model in PUBLISHED.values()], indent=2, ensure_ascii=False))
         return EXIT_OK
@@ -36,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         table.add_row(model.alias, model.hub_id, str(len(model.classes.names)), f"{height}x{width}", miou)
     console.print(table)
     console.print(f"Licence of all: {NVIDIA_LICENCE}")
+    print_next("segformer-edge", "quantize", "--weights", next(iter(PUBLISHED.values())).alias, "--calibration", "DIR")
     return EXIT_OK
 
 

@@ -1,12 +1,12 @@
-"""What long work tells the user on stderr: steps and bars on a terminal, warnings always."""
+"""What long work tells the user on stderr: steps and bars on a terminal, warnings; ``--verbose`` steps anywhere."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from types import TracebackType
 
 from segformer_edge.cli import on_terminal
+from segformer_edge.verbosity import detail, is_verbose, warn
 
 
 class Progress:
@@ -25,14 +25,16 @@ class Progress:
 
     def step(self, text: str) -> None:
         """A new step begins."""
+        detail(text)
 
     def bar(self, text: str, total: int) -> Callable[[], None]:
         """A step of ``total`` parts begins; call the result after each part."""
+        detail(f"{text}: {total}")
         return lambda: None
 
     def warn(self, text: str) -> None:
         """Something the user should know, though the work goes on."""
-        print(f"warning: {text}", file=sys.stderr)
+        warn(text)
 
 
 class TerminalProgress(Progress):
@@ -85,5 +87,5 @@ class TerminalProgress(Progress):
 
 
 def progress_for_terminal() -> Progress:
-    """Bars where stderr is a terminal, else silence."""
-    return TerminalProgress() if on_terminal() else Progress()
+    """Bars where stderr is a terminal, else silence; with ``--verbose`` lines, since tools' messages tear bars."""
+    return TerminalProgress() if on_terminal() and not is_verbose() else Progress()

@@ -6,10 +6,14 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from segformer_edge.cli import Parser, parse_size, run
 from segformer_edge.errors import MissingBackendError, UsageError
-from segformer_edge.report.sensitivity import Suggestion, print_sensitivity, recipe_lines
+from segformer_edge.verbosity import is_quiet
+
+if TYPE_CHECKING:
+    from segformer_edge.report.sensitivity import Suggestion
 
 #: What the command writes into --out.
 FILES = ("sensitivity.json", "sensitivity.png")
@@ -59,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from segformer_edge.export.targets import CPU_TARGETS, TARGETS
     from segformer_edge.prepare import QuantizeOptions, prepare, recipe_for
     from segformer_edge.progress import progress_for_terminal
+    from segformer_edge.report.sensitivity import print_sensitivity
     from segformer_edge.report.sensitivity_plot import check_plotting
     from segformer_edge.sensitivity_analysis import IMAGES, save_sensitivity, sensitivity_of
 
@@ -83,7 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         print_sensitivity(found)
         print(f"plot: {options.out / FILES[1]}")
-        _print_next(found.suggestions(), None if options.encodings else _recipe_file(recipe.name, options.recipe))
+        if not is_quiet():
+            _print_next(found.suggestions(), None if options.encodings else _recipe_file(recipe.name, options.recipe))
     return 0
 
 
@@ -95,6 +101,8 @@ def _recipe_file(name: str, given: str | None) -> Path:
 
 
 def _print_next(suggestions: Sequence[Suggestion], recipe: Path | None) -> None:
+    from segformer_edge.report.sensitivity import recipe_lines
+
     if not suggestions:
         print("next: nothing in this recipe can be made wider")
         return

@@ -4,28 +4,44 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from rich.box import ASCII2, SIMPLE_HEAD
-from rich.table import Table
-
-from segformer_edge.cli import EXIT_OK, Parser, run
+from segformer_edge.cli import EXIT_OK, Parser, print_next, run
 from segformer_edge.export.targets import TARGETS, Target
-from segformer_edge.report.table import ascii_only, console_for
 from segformer_edge.runtime.formats import RUNTIMES
+
+
+def build_parser() -> Parser:
+    """All options, with their defaults."""
+    parser = Parser("segformer-edge targets", "What can be exported to, where it runs, and what is installed for it.")
+    parser.add_argument("--json", action="store_true", help="only JSON on stdout")
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = Parser("segformer-edge targets", "What can be exported to, where it runs, and what is installed for it.")
-    parser.add_argument("--json", action="store_true", help="only JSON on stdout")
-    options = parser.parse_args(argv)
+    options = build_parser().parse_args(argv)
     rows = [describe(target) for target in TARGETS.values()]
     if options.json:
         print(json.dumps(rows, indent=2))
         return EXIT_OK
+    _print(rows)
+    ready = [row["target"] for row in rows if row["installed"]]
+    if ready:
+        print_next("python", "-m", "segformer_edge.quantize", "--targets", ready[0])
+    else:
+        print_next("segformer-edge", "doctor")
+    return EXIT_OK
+
+
+def _print(rows: Sequence[Mapping[str, Any]]) -> None:
+    from rich.box import ASCII2, SIMPLE_HEAD
+    from rich.table import Table
+
+    from segformer_edge.report.table import ascii_only, console_for
+
     console = console_for()
     table = Table(box=ASCII2 if ascii_only(console) else SIMPLE_HEAD)
     for name in ("target", "file", "recipe", "integers", "runs on", "installed"):
@@ -36,7 +52,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         cells = (row["target"], row["file"], row["recipe"], ", ".join(row["integers"]), row["about"], installed)
         table.add_row(*(cell.replace("[", r"\[") for cell in cells))
     console.print(table)
-    return EXIT_OK
 
 
 def describe(target: Target) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from segformer_edge.cli import Parser, run
+from segformer_edge.cli import Parser, print_next, run
 from segformer_edge.errors import MissingBackendError, UsageError
 
 #: File in ``--out`` with the trained weights, for ``--weights`` of the other commands.
@@ -20,7 +20,8 @@ WEIGHTS_FILE = "model.safetensors"
 ENCODINGS_FILE = "encodings.json"
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
+    """All options, with their defaults."""
     parser = Parser("segformer_edge.train", "Train a SegFormer and write its best weights.")
     parser.add_argument("--recipe", help="bundled recipe or .toml file (default: demo; with --qat: qat)")
     parser.add_argument("--data", default="demo:train", help="training set (default: %(default)s)")
@@ -76,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(
                 "".join(f"  {name}: mIoU {value:.4f}\n" for name, value in starts.items() if value is not None), end=""
             )
+        encodings = ("--encodings", options.out / ENCODINGS_FILE) if options.qat else ("--calibration", "DIR")
+        print_next("python", "-m", "segformer_edge.quantize", "--weights", result["weights"], *encodings)
     return 0
 
 

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from segformer_edge.emulation.sysroot import project_path
 from segformer_edge.errors import ArtifactError, SegformerEdgeError, UsageError
+from segformer_edge.verbosity import child_output
 
 
 class MeasurementError(SegformerEdgeError):
@@ -45,6 +46,7 @@ def answer_of(
         raise MeasurementError(
             f"'{file.name}' on {device} took longer than {timeout:g} s.", hint="Try a smaller input size."
         ) from error
+    child_output(file.name, done.stderr)
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
         words = [line.strip() for line in done.stderr.splitlines() if line.strip()][-2:]

@@ -73,9 +73,9 @@ def test_a_failed_target_leaves_the_others_alone(start, tiny_run, tiny_dataset, 
 
 
 def test_the_accuracy_gate_has_a_code_of_its_own(start, tiny_dataset, tmp_path):
-    process = start("--targets", "copies", "--eval", tiny_dataset, "--max-drop", 0.0)
+    process = start("--targets", "copies", "--eval", tiny_dataset, "--max-drop", 0.0, "--verbose")
     out, err = process.communicate(timeout=300)
-    assert process.returncode == 4, err
+    assert process.returncode == 4 and "] check copies\n" in err, err
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     target = report["targets"][0]
     assert target["status"] == "below_accuracy" and target["miou_drop"] > 0 and "--max-drop 0 points" in target["error"]

@@ -9,8 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segformer_edge.cli import did_you_mean
 from segformer_edge.errors import UsageError
+from segformer_edge.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from defaults.job import Job

@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from segformer_edge.camera.config import CameraConfig
 from segformer_edge.camera.errors import BadFrameError, EndOfFramesError, SourceLostError
-from segformer_edge.cli import did_you_mean
 from segformer_edge.data.images import IMAGE_SUFFIXES, list_images, read_image
 from segformer_edge.errors import DataError, UsageError
 from segformer_edge.runtime.quiet import native_stderr_silenced
+from segformer_edge.suggestions import did_you_mean
 
 #: Frames a second of images, which have no speed of their own.
 IMAGES_FPS = 5.0

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from segformer_edge.cli import nearest
 from segformer_edge.data.metrics import IGNORE
 from segformer_edge.data.sample import Sample, SegmentationDataset
 from segformer_edge.errors import UsageError
+from segformer_edge.suggestions import nearest
 
 #: What a table writes for classes that are not trained.
 IGNORED = "ignore"

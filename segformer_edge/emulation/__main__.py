@@ -6,19 +6,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from segformer_edge.cli import Parser, run
+from segformer_edge.cli import Parser, print_next, run
 from segformer_edge.emulation.architectures import ARCHITECTURES, find_architecture
-from segformer_edge.emulation.plugins import prepare_plugins
-from segformer_edge.emulation.prepare import prepare
-from segformer_edge.emulation.sysroot import run_python
 from segformer_edge.errors import UsageError
-from segformer_edge.progress import progress_for_terminal
 
 _PROG = "python -m segformer_edge.emulation"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code, or that of the emulated program."""
+def build_parser() -> Parser:
+    """All options, with their defaults."""
     parser = Parser(
         _PROG,
         "Emulated ARM CPUs with the runtimes of a device.",
@@ -27,8 +23,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("action", choices=("prepare", "run"), help="build the sysroot, or run its Python")
     parser.add_argument("name", nargs="?", help=f"prepare: {', '.join(ARCHITECTURES)}; run: a CPU like cortex-a72")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="run: what Python is given")
-    words = list(argv) if argv is not None else sys.argv[1:]
-    options = parser.parse_args(words)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code, or that of the emulated program."""
+    options = build_parser().parse_args(argv)
+
+    from segformer_edge.emulation.plugins import prepare_plugins
+    from segformer_edge.emulation.prepare import prepare
+    from segformer_edge.emulation.sysroot import run_python
+    from segformer_edge.progress import progress_for_terminal
+
     if options.action == "run":
         if options.name is None:
             raise UsageError("run needs a CPU.", hint=f"{_PROG} run cortex-a72 -m MODULE")
@@ -40,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sysroot = prepare(architecture, tell, force=bool(options.arguments))
         prepare_plugins(tell, force=bool(options.arguments))
     print(f"{architecture.name} is ready in {sysroot.folder}: {', '.join(cpu.name for cpu in architecture.cpus)}")
+    cpu = architecture.cpus[0].name
+    print_next("python", "-m", "segformer_edge.profile", "out/model.tflite", "--on", cpu)
     return 0
 
 

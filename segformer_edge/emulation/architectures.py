@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from segformer_edge.cli import did_you_mean
 from segformer_edge.errors import UsageError
+from segformer_edge.suggestions import did_you_mean
 
 #: The Debian release whose packages fill the sysroots, and its Python: wheels are chosen for that version.
 SUITE = "bookworm"

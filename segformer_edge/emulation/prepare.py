@@ -17,6 +17,7 @@ from segformer_edge.emulation.errors import EmulationError, NotPreparedError
 from segformer_edge.emulation.sysroot import MANIFEST, Sysroot, contents_of, sysroot_of
 from segformer_edge.jsonfile import write_json
 from segformer_edge.progress import Progress
+from segformer_edge.verbosity import child_output
 
 #: CPU number -> its files below /proc and /sys; a guest may ask for any number the host has online.
 CORES = 64
@@ -128,6 +129,7 @@ def _cpuinfo(cpu: Cpu, core: int, version: int) -> str:
 
 def _install_wheels(sysroot: Sysroot) -> None:
     done = subprocess.run(wheel_command(sysroot), capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    child_output("pip", done.stdout + done.stderr)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
         raise EmulationError(

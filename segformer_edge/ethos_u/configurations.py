@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from segformer_edge.cli import did_you_mean
 from segformer_edge.errors import UsageError
+from segformer_edge.suggestions import did_you_mean
 
 
 @dataclass(frozen=True)

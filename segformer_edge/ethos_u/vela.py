@@ -22,6 +22,7 @@ import numpy as np
 from segformer_edge.errors import ArtifactError, MissingBackendError
 from segformer_edge.ethos_u.configurations import MemoryMode, NpuConfig
 from segformer_edge.report.npu import NpuLeft, NpuMode, NpuRefusal
+from segformer_edge.verbosity import child_output
 
 _MODULE = "ethosu.vela"
 _TIMEOUT_SECONDS = 1800.0
@@ -124,6 +125,7 @@ def _run(command: list[str], what: str, folder: str) -> str:
             f"Compiling for {what} took longer than {_TIMEOUT_SECONDS:g} s.",
             hint="Try a smaller input, or a larger memory budget: it needs fewer tiles.",
         ) from error
+    child_output("vela", done.stdout + done.stderr)
     if done.returncode:
         lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         raise ArtifactError(

@@ -12,7 +12,7 @@ from pathlib import Path
 from segformer_edge.errors import ArtifactError, UsageError
 from segformer_edge.export.outdir import OutputFolder
 from segformer_edge.export.targets import TARGETS, Target
-from segformer_edge.report.schema import Report
+from segformer_edge.report.schema import Report, TargetReport
 from segformer_edge.runtime.metadata import ArtifactMetadata, sidecar_path
 
 #: The format that the app runs.
@@ -71,9 +71,14 @@ class AndroidProject:
         return self.assets / artifact.name
 
 
+def carried(report: Report) -> TargetReport:
+    """The target whose file the app carries."""
+    return next(entry for entry in report.targets if TARGETS[entry.target].format == FORMAT)
+
+
 def install_result(project: AndroidProject, report: Report, out: Path) -> Path | None:
     """Install a run's ``.pte`` if its target is ok; if not, say so on stderr and return None."""
-    found = next(entry for entry in report.targets if TARGETS[entry.target].format == FORMAT)
+    found = carried(report)
     if found.status != "ok":
         print(f"The Android app keeps what it had: {found.target} is '{found.status}'.", file=sys.stderr)
         return None

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from segformer_edge.export.exporter import Exported
 from segformer_edge.export.worker import Job, exported_from_json
+from segformer_edge.verbosity import child_output
 
 #: Each worker holds torch and one backend: about 1.5 GB for B0 at 512x512.
 MAX_WORKERS = 2
@@ -43,6 +44,7 @@ def _start(job: Job, folder: Path, name: str) -> subprocess.Popen:
 
 
 def _outcome(job: Job, code: int, log: Path) -> Exported | ExportFailure:
+    child_output(job.target, log.read_text(encoding="utf-8", errors="replace"))
     result = Path(job.result)
     if result.exists():
         value = json.loads(result.read_text(encoding="utf-8"))

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from segformer_edge.cli import did_you_mean
 from segformer_edge.errors import MissingBackendError, UsageError
 from segformer_edge.ethos_u.configurations import CONFIGURATIONS
+from segformer_edge.suggestions import did_you_mean
 
 
 @dataclass(frozen=True)

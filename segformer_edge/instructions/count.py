@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from segformer_edge.cli import did_you_mean
 from segformer_edge.compiler import Library
 from segformer_edge.emulation.errors import EmulationError
 from segformer_edge.emulation.plugins import plugin_emulator
@@ -17,6 +16,7 @@ from segformer_edge.instructions.marks import between
 from segformer_edge.instructions.worker import OURS
 from segformer_edge.memory.subjects import VARIANTS
 from segformer_edge.runtime.formats import format_of
+from segformer_edge.suggestions import did_you_mean
 from segformer_edge.worker_process import answer_of
 
 _WORKER = "segformer_edge.instructions.worker"

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segformer_edge.cli import did_you_mean
 from segformer_edge.emulation.sysroot import check_format, open_cpu
 from segformer_edge.errors import UsageError
 from segformer_edge.memory.hook_build import HookError, emulated_hook, host_hook
@@ -17,6 +16,7 @@ from segformer_edge.memory.measurement import BY_HOOK, BY_RESIDENT, Block, Measu
 from segformer_edge.memory.subjects import VARIANTS
 from segformer_edge.progress import Progress
 from segformer_edge.runtime.formats import Format, format_of
+from segformer_edge.suggestions import did_you_mean
 from segformer_edge.worker_process import answer_of, host_environment
 
 _WORKER = "segformer_edge.memory.worker"

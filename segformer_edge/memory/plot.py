@@ -10,12 +10,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from segformer_edge.cli import did_you_mean
 from segformer_edge.errors import MissingBackendError, UsageError
 from segformer_edge.jsonfile import write_bytes
 from segformer_edge.memory.liveness import live_bytes
 from segformer_edge.memory.profiling import FileProfile
 from segformer_edge.memory.timeline import short_name
+from segformer_edge.suggestions import did_you_mean
 
 MIB = 2**20
 #: Lines that a page may want in another colour.

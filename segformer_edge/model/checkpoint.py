@@ -17,6 +17,7 @@ from segformer_edge.model.initialise import initialise
 from segformer_edge.model.keymaps import Layout, detect_layout, name_in_file, to_our_names
 from segformer_edge.model.segformer import SegFormer
 from segformer_edge.model.sources import Source, open_source
+from segformer_edge.suggestions import did_you_mean
 
 #: Input size (height, width) of a checkpoint that does not name its own.
 DEFAULT_SIZE = (512, 512)
@@ -164,7 +165,7 @@ def _config(
     found = variant_of(config)
     if variant is not None and found != variant:
         if variant not in VARIANTS:
-            raise UsageError(f"Unknown SegFormer variant '{variant}'.", hint=f"Choose one of: {', '.join(VARIANTS)}.")
+            raise UsageError(f"Unknown SegFormer variant '{variant}'.", hint=did_you_mean(variant, VARIANTS))
         raise CheckpointError(
             f"'{opened.label}' is {found or 'none of b0 to b5'} (widths {config.embed_dims}, "
             f"depths {config.depths}), not {variant}.",

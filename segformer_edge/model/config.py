@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from segformer_edge.errors import UsageError
+from segformer_edge.suggestions import did_you_mean
 
 #: Every input side must divide by this: four stages with strides 4, 2, 2, 2.
 STRIDE = 32
@@ -69,7 +70,7 @@ VARIANTS: dict[str, dict] = {
 def variant_config(name: str, num_classes: int, class_names: tuple[str, ...] = ()) -> SegformerConfig:
     """Config of variant ``name`` (b0 to b5). Raises UsageError for an unknown name."""
     if name not in VARIANTS:
-        raise UsageError(f"Unknown SegFormer variant '{name}'.", hint=f"Choose one of: {', '.join(VARIANTS)}.")
+        raise UsageError(f"Unknown SegFormer variant '{name}'.", hint=did_you_mean(name, VARIANTS))
     return SegformerConfig(num_classes=num_classes, class_names=class_names, **VARIANTS[name])
 
 

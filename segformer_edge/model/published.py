@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from segformer_edge.cli import nearest
 from segformer_edge.data.class_tables import ClassTable, class_table
 from segformer_edge.errors import UsageError
 from segformer_edge.model.config import STRIDE, VARIANTS
+from segformer_edge.suggestions import nearest
 
 OWNER = "nvidia"
 #: All of NVIDIA's SegFormer weights are under it.

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from segformer_edge.cli import nearest
 from segformer_edge.errors import ArtifactError, UsageError
+from segformer_edge.suggestions import nearest
 
 
 @dataclass(frozen=True)

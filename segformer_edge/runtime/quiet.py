@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from segformer_edge.verbosity import is_verbose
+
 #: Threads inside the block, and the descriptor that the last one out puts back.
 _lock = threading.Lock()
 _inside = 0
@@ -20,8 +22,11 @@ def native_stderr_silenced() -> Iterator[None]:
 
     ExecuTorch reports missing CPU files of phones, LiteRT its delegate, torchao its GPU kernels, on every machine.
     Errors still arrive as exceptions. It affects the whole process, so keep the block short. Threads
-    may be in it at the same time.
+    may be in it at the same time. With ``--verbose`` nothing is kept back.
     """
+    if is_verbose():
+        yield
+        return
     _enter()
     try:
         yield

@@ -26,6 +26,7 @@ from segformer_edge.training.recipe import Recipe
 from segformer_edge.training.state import load_state, save_state
 from segformer_edge.training.task import Task
 from segformer_edge.training.validate import normalise, validate
+from segformer_edge.verbosity import is_quiet
 
 #: What a resumed run goes on counting.
 _COUNTERS = ("step", "best", "best_step", "stale", "plateau", "loss_sum", "loss_count")
@@ -247,7 +248,8 @@ def train(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     last_loss = float("nan")
     started = time.perf_counter()
-    with Progress(*columns, console=Console(stderr=True), disable=not run.accelerator.is_main_process) as progress:
+    silent = is_quiet() or not run.accelerator.is_main_process
+    with Progress(*columns, console=Console(stderr=True), disable=silent) as progress:
         bar = progress.add_task("training", total=recipe.steps, completed=run.step)
         for images, labels in run.batches():
             last_loss = run.learn(images, labels).item()

@@ -14,6 +14,7 @@ from segformer_edge.data.metrics import ConfusionMatrix
 from segformer_edge.data.processing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, labels_from_logits
 from segformer_edge.data.sample import SegmentationDataset
 from segformer_edge.model.config import STRIDE
+from segformer_edge.verbosity import is_quiet
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -59,6 +60,6 @@ def validate_with_progress(
 ) -> ConfusionMatrix:
     """``validate`` with a progress bar on stderr."""
     console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as progress:
+    with Progress(console=console, disable=is_quiet() or not console.is_terminal) as progress:
         bar = progress.add_task(f"scoring on {dataset.name}", total=len(dataset))
         return validate(model, dataset, advance=lambda: progress.advance(bar), size=size)

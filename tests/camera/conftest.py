@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segformer_edge.camera import command
 from segformer_edge.camera.config import CameraConfig
 from segformer_edge.camera.session import CameraSession
 from segformer_edge.camera.sources import open_source
 from segformer_edge.data.scenes import draw_scene
+from segformer_edge.runtime.segmenter import Segmenter
 from tests.camera.kit import CLIP_FRAMES, CLIP_SIZE, StubSegmenter, write_clip
 
 
@@ -32,7 +32,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory, scenes: list[np.ndarray]) -> 
 def stub(monkeypatch: pytest.MonkeyPatch) -> StubSegmenter:
     """The command's segmenter, whatever file it is given."""
     segmenter = StubSegmenter()
-    monkeypatch.setattr(command.Segmenter, "load", lambda *_, **__: segmenter)
+    monkeypatch.setattr(Segmenter, "load", lambda *_, **__: segmenter)
     return segmenter
 
 

@@ -142,8 +142,9 @@ def test_a_full_disk_leaves_no_recording(reserve, clip, tmp_path):
     code = f"""
     import resource, sys
     from segformer_edge.camera import recorder
-    from segformer_edge.camera.command import main, Segmenter
+    from segformer_edge.camera.command import main
     from segformer_edge.cli import run
+    from segformer_edge.runtime.segmenter import Segmenter
     from tests.camera.kit import StubSegmenter
     recorder.RESERVE = {reserve}
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
