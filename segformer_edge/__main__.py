@@ -18,13 +18,17 @@ class Command:
 
     module: str
     about: str
+    #: Whether it runs files in its own process, which a damaged one may end.
+    guarded: bool = False
 
 
 COMMANDS = {
     "quantize": Command("segformer_edge.quantize", "a trained SegFormer in, verified INT8 files and a report out"),
-    "evaluate": Command("segformer_edge.evaluate", "mIoU of an exported file or of a float checkpoint"),
+    "evaluate": Command("segformer_edge.evaluate", "mIoU of an exported file or of a float checkpoint", guarded=True),
     "profile": Command("segformer_edge.profile", "memory of an exported file, or the time of its operators"),
-    "camera": Command("segformer_edge.camera.command", "segment a camera, a clip or images; show, serve, record"),
+    "camera": Command(
+        "segformer_edge.camera.command", "segment a camera, a clip or images; show, serve, record", guarded=True
+    ),
     "train": Command("segformer_edge.train", "float or quantization-aware training"),
     "sensitivity": Command("segformer_edge.sensitivity", "which parts lose most in INT8"),
     "firmware": Command("segformer_edge.firmware", "a file for TFLite Micro as C sources"),
@@ -60,6 +64,10 @@ def usage() -> str:
 
 def entry() -> int:
     """What the installed program ``segformer-edge`` calls."""
+    if len(sys.argv) > 1 and sys.argv[1] in COMMANDS and COMMANDS[sys.argv[1]].guarded:
+        from segformer_edge.guard import stand_guard
+
+        stand_guard()
     return run(main)
 
 

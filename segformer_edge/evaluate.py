@@ -23,6 +23,7 @@ from segformer_edge.evaluation import (
     evaluate,
     summarise_latency,
 )
+from segformer_edge.guard import stand_guard
 from segformer_edge.report.schema import Latency
 from segformer_edge.runtime.formats import FORMATS
 from segformer_edge.runtime.segmenter import Segmenter
@@ -151,4 +152,5 @@ def _print(
 
 
 if __name__ == "__main__":
+    stand_guard()
     sys.exit(run(main))
