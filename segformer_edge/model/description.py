@@ -23,6 +23,12 @@ CONFIG_FIELDS = {
 }
 
 
+#: All variants have four.
+STAGES = 4
+#: Far above what the variants have. Blocks are built before they are compared with the weights.
+_MOST_BLOCKS, _LARGEST = 64, 4096
+
+
 @dataclass(frozen=True)
 class Description:
     """Each None or empty if the checkpoint does not say."""
@@ -51,7 +57,7 @@ def describe(source: Source) -> Description:
         if source.config:
             return _from_config(source)
         return _from_meta(source)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError, RecursionError) as error:
         raise CheckpointError(
             f"'{source.label}' has a description (header or config.json) that cannot be read: {error}.",
             hint="Save or download the checkpoint again.",
@@ -111,9 +117,16 @@ def _from_config(source: Source) -> Description:
         native_size=source.preprocessor_size,
         licence=source.licence or UNSTATED_LICENCE,
         architecture={
-            ours: tuple(map(int, config[theirs])) for theirs, ours in CONFIG_FIELDS.items() if theirs in config
+            ours: _per_stage(theirs, config[theirs]) for theirs, ours in CONFIG_FIELDS.items() if theirs in config
         },
     )
+
+
+def _per_stage(name: str, values: Any) -> tuple[int, ...]:
+    found, largest = tuple(map(int, values)), _MOST_BLOCKS if name == "depths" else _LARGEST
+    if len(found) != STAGES or not all(0 < value <= largest for value in found):
+        raise ValueError(f"{name} must be {STAGES} numbers of 1 to {largest}, not {str(values)[:80]}")
+    return found
 
 
 def _palette(colours: Iterable[Iterable[int]]) -> tuple[tuple[int, int, int], ...]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import struct
+from typing import Any
 
 #: Numbers that offsets, sizes and indices are least ready for.
 _EXTREMES = (0, 1, 2, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
@@ -80,3 +82,36 @@ def _repeat(content: bytearray, random: random.Random) -> None:
 
 
 _KINDS = (_flip_bits, _set_byte, _zero, _truncate, _swap, _number, _number, _decimal, _repeat)
+
+
+def mutated_json(content: bytes, random: random.Random) -> bytes | None:
+    """``content`` with one value of its JSON replaced, dropped, doubled or moved; None where it is no JSON."""
+    try:
+        value = json.loads(content)
+        return json.dumps(_changed(value, random)).encode()
+    except (ValueError, RecursionError):
+        return None
+
+
+def _changed(value: Any, random: random.Random) -> Any:
+    if not isinstance(value, dict | list) or not value or random.random() < 0.15:
+        return random.choice(_VALUES)
+    keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+    key = random.choice(keys)
+    chance = random.random()
+    if chance < 0.7:
+        value[key] = _changed(value[key], random)
+    elif chance < 0.8:
+        del value[key]
+    elif isinstance(value, list):
+        value.append(value[key])
+    else:
+        value[random.choice(["", "..", "a/b", "0", "\0", *map(str, keys)])] = value[key]
+    return value
+
+
+_VALUES: tuple[Any, ...] = (
+    None, True, False, 0, 1, -1, 2, 255, 256, 1 << 31, 1 << 63, 10**400, 0.5, -0.5, 1e308, 1e-320, float("nan"),
+    float("inf"), "", "x", "..", "../x", "/etc/passwd", "a\nb", "\0", "\ud800", "0" * 64, [], {}, [[]], [None], [1] * 4,
+    ["x"], {"x": None}, {"0": "x"},
+)  # fmt: skip

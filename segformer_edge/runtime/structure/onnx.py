@@ -7,6 +7,7 @@ from math import prod
 from pathlib import Path
 
 from segformer_edge.errors import ArtifactError
+from segformer_edge.jsonfile import is_plain_name
 from segformer_edge.memory.protobuf import Message
 
 _MODEL_GRAPH, _OPSETS = 7, 8
@@ -70,7 +71,7 @@ def _check_tensor(tensor: Message, folder: Path) -> None:
 def _check_external(entries: Mapping[str, str], what: str, folder: Path) -> None:
     """The location is a plain name beside the model, and holds what it should."""
     name = entries.get("location", "")
-    if not name or Path(name).name != name or "\\" in name or not name.isprintable():
+    if not is_plain_name(name):
         raise ArtifactError(f"{what} lies in {name[:60]!r}, which is not a plain file name in the same folder")
     file = folder / name
     if file.is_symlink() or not file.is_file():
