@@ -49,6 +49,11 @@ def staging_path(place: Path, name: str) -> Path:
     return place / f".{name}.partial"
 
 
+def unfinished(out: Path) -> bool:
+    """Whether a run was killed, or is at work, while it moved files into ``out``: new and old ones lie there."""
+    return any((staging_path(place, out.name) / MOVING).is_file() for place in (out.parent, out))
+
+
 def finish_moving(staged: Path, out: Path) -> bool:
     """Move what a killed run left complete in ``staged`` into ``out``; returns whether there was anything to finish.
 

@@ -187,7 +187,10 @@ class ArtifactMetadata:
         for name, digest in metadata.files.items():
             file = _inside(artifact.parent, name, path)
             if verify and sha256_of(file) != digest:
-                raise ArtifactError(f"'{file}' was changed after export: its SHA-256 is not the one in '{path.name}'.")
+                raise ArtifactError(
+                    f"'{file}' was changed after export: its SHA-256 is not the one in '{path.name}'.",
+                    hint=_why_changed(artifact.parent),
+                )
         return metadata
 
     def _check(self, f: Fields) -> None:
@@ -258,6 +261,14 @@ def _inside(folder: Path, name: str, sidecar: Path) -> Path:
     if not file.is_file() or file.resolve().parent != folder.resolve():
         raise ArtifactError(f"'{file}' is not a file of its own in that folder; '{sidecar.name}' lists it.")
     return file
+
+
+def _why_changed(folder: Path) -> str:
+    from segformer_edge.export.staging import unfinished
+
+    if unfinished(folder.resolve()):
+        return "A run was killed while it replaced this folder's files; the next run with this --out finishes that."
+    return "Copy the folder again, or export it again with python -m segformer_edge.quantize."
 
 
 def _triple(values: tuple[float, ...]) -> tuple[float, float, float]:

@@ -17,6 +17,7 @@ import pytest
 from segformer_edge.cli import DiskFullError
 from segformer_edge.errors import UsageError
 from segformer_edge.export.outdir import OutputFolder
+from segformer_edge.export.staging import unfinished
 
 
 def names(folder: Path) -> list[str]:
@@ -228,6 +229,7 @@ def test_a_run_killed_at_any_moment_leaves_the_old_folder_or_the_new_one(before,
         assert end_of_run(out, last_call) == 0
         if notes and found() not in ({**whole_old, **mine}, {**whole_new, **mine}):
             # Here files go one by one. The next run finishes that before it looks whether the folder is empty.
+            assert unfinished(out)
             with pytest.raises(UsageError, match="not empty"):
                 OutputFolder(out)
             assert found() == {**whole_new, **mine}
@@ -274,6 +276,7 @@ PROGRAM = """
     import sys, time
     from segformer_edge.cli import run
     from segformer_edge.export.outdir import OutputFolder
+from segformer_edge.export.staging import unfinished
     def command(argv):
         with OutputFolder(sys.argv[1], force=True) as folder:
             with open(folder.path / "model.onnx", "wb") as file:
