@@ -276,7 +276,6 @@ PROGRAM = """
     import sys, time
     from segformer_edge.cli import run
     from segformer_edge.export.outdir import OutputFolder
-from segformer_edge.export.staging import unfinished
     def command(argv):
         with OutputFolder(sys.argv[1], force=True) as folder:
             with open(folder.path / "model.onnx", "wb") as file:
