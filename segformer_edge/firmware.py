@@ -13,6 +13,7 @@ from segformer_edge.memory.flatbuffer import root_table
 from segformer_edge.memory.graph import MemoryGraph
 from segformer_edge.memory.micro import Allocations, allocations
 from segformer_edge.memory.readers.tflite import graph_of
+from segformer_edge.runtime.formats import RUNTIMES
 from segformer_edge.runtime.metadata import ArtifactMetadata
 
 NAMES = ("model_data.c", "model_data.h", "README.md")
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"'{options.file}' was made for {metadata.format}, not for TFLite Micro.",
             hint="python -m segformer_edge.quantize --targets tflm writes such a file.",
         )
+    RUNTIMES[metadata.format].check(options.file)
     content = options.file.read_bytes()
     graph, _ = graph_of(root_table(content))
     found = allocations(options.file)

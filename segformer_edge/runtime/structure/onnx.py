@@ -11,7 +11,7 @@ from segformer_edge.jsonfile import is_plain_name
 from segformer_edge.memory.protobuf import Message
 
 _MODEL_GRAPH, _OPSETS = 7, 8
-_NODES, _INITIALIZERS, _INPUTS, _OUTPUTS = 1, 5, 11, 12
+_NODES, _INITIALIZERS, _INPUTS, _OUTPUTS, _SPARSE = 1, 5, 11, 12, 15
 _NODE_INPUTS, _NODE_OUTPUTS, _ATTRIBUTES = 1, 2, 5
 _TENSOR, _GRAPH, _TENSORS, _GRAPHS = 5, 6, 10, 11
 _DIMS, _TYPE, _NAME, _RAW, _EXTERNAL, _LOCATION = 1, 2, 8, 9, 13, 14
@@ -38,6 +38,7 @@ def _check_graph(graph: Message, folder: Path, outer: frozenset[str], depth: int
     for tensor in graph.messages(_INITIALIZERS):
         _check_tensor(tensor, folder)
         known.add(tensor.text(_NAME))
+    known.update(values.text(_NAME) for sparse in graph.messages(_SPARSE) for values in sparse.messages(1))
     for number, node in enumerate(graph.messages(_NODES)):
         for name in node.texts(_NODE_INPUTS):
             if name and name not in known:
