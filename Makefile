@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup constraints demo evidence evidence-arm evidence-memory bench bench-arm verdict-100k test test-arm arm-setup test-android android-setup test-browser browser-setup screenshots soak docs lint format clean
+.PHONY: help setup constraints demo evidence evidence-arm evidence-memory bench bench-arm verdict-100k test fuzz test-arm arm-setup test-android android-setup test-browser browser-setup screenshots soak docs lint format clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,14 @@ evidence: setup ## the same on your checkpoint: WEIGHTS=DIR DATA=camvid:DIR:val 
 
 test: setup ## run the tests
 	$(BIN)/python -m pytest
+
+# The fuzzer, which only `make fuzz` needs.
+$(VENV)/.fuzz: $(STAMP)
+	$(BIN)/python -m pip install --progress-bar off -e '.[fuzz]'
+	@touch $@
+
+fuzz: $(VENV)/.fuzz ## readers with made-up input for SECONDS (600), 200 damaged files a format, 50 killed runs
+	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),600) --work out/fuzz
 
 browser-setup: setup ## install Chromium and its driver by apt, where they are missing
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \

@@ -97,12 +97,14 @@ def soak(model: Path, frames: int, warm_up: int, size: tuple[int, int], folder: 
 def _watch(process: subprocess.Popen[str], url: str) -> list[Sample]:
     samples: list[Sample] = []
     while process.poll() is None:
-        with contextlib.suppress(OSError, ValueError):  # it may be about to end
+        with contextlib.suppress(OSError, ValueError, IndexError):  # it may be about to end
             with urllib.request.urlopen(f"{url}state", timeout=10) as answer:
                 frames = json.load(answer)["status"]["frames"]
-            status = Path(f"/proc/{process.pid}/status").read_text()
+            # The process that was started only watches the one that works.
+            worker = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0]
+            status = Path(f"/proc/{worker}/status").read_text()
             resident = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS"))
-            samples.append(Sample(frames, resident, len(list(Path(f"/proc/{process.pid}/fd").iterdir()))))
+            samples.append(Sample(frames, resident, len(list(Path(f"/proc/{worker}/fd").iterdir()))))
         time.sleep(0.1)
     return samples
 

@@ -38,6 +38,10 @@ def usage() -> str:
 
 def entry() -> int:
     """What the installed program ``segformer-edge`` calls."""
+    if len(sys.argv) > 1 and sys.argv[1] in COMMANDS and COMMANDS[sys.argv[1]].guarded:
+        from segformer_edge.guard import stand_guard
+
+        stand_guard()
     return run(main)
 
 

@@ -14,6 +14,8 @@ class Command:
 
     module: str
     about: str
+    #: Whether it runs files in its own process, which a damaged one may end.
+    guarded: bool = False
 
     def parser(self) -> Parser:
         """Its options. The modules import neither torch nor a runtime for this."""
@@ -28,9 +30,11 @@ class Command:
 
 COMMANDS = {
     "quantize": Command("segformer_edge.quantize", "a trained SegFormer in, verified INT8 files and a report out"),
-    "evaluate": Command("segformer_edge.evaluate", "mIoU of an exported file or of a float checkpoint"),
+    "evaluate": Command("segformer_edge.evaluate", "mIoU of an exported file or of a float checkpoint", guarded=True),
     "profile": Command("segformer_edge.profile", "memory of an exported file, or the time of its operators"),
-    "camera": Command("segformer_edge.camera.command", "segment a camera, a clip or images; show, serve, record"),
+    "camera": Command(
+        "segformer_edge.camera.command", "segment a camera, a clip or images; show, serve, record", guarded=True
+    ),
     "train": Command("segformer_edge.train", "float or quantization-aware training"),
     "sensitivity": Command("segformer_edge.sensitivity", "which parts lose most in INT8"),
     "erf": Command("segformer_edge.erf", "effective receptive field of each stage and the head, float and INT8"),

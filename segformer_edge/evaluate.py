@@ -104,5 +104,8 @@ def _print(result: FileEvaluation) -> None:
 
 
 if __name__ == "__main__":
+    from segformer_edge.guard import stand_guard
+
+    stand_guard()
     sys.exit(run(main))
 make_callable(__name__, evaluate)

@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from segformer_edge.memory.flatbuffer import root_table
     from segformer_edge.memory.micro import allocations
     from segformer_edge.memory.readers.tflite import graph_of
+    from segformer_edge.runtime.formats import RUNTIMES
     from segformer_edge.runtime.metadata import ArtifactMetadata
 
     metadata = ArtifactMetadata.load(options.file)
@@ -55,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"'{options.file}' was made for {metadata.format}, not for TFLite Micro.",
             hint="python -m segformer_edge.quantize --targets tflm writes such a file.",
         )
+    RUNTIMES[metadata.format].check(options.file)
     content = options.file.read_bytes()
     graph, _ = graph_of(root_table(content))
     found = allocations(options.file)

@@ -58,6 +58,17 @@ def read_json(path: str | os.PathLike[str], error: type[SegformerEdgeError]) -> 
     return value
 
 
+def is_plain_name(name: str) -> bool:
+    """Whether ``name``, which came from a file, can only be that of a file in the folder that it is looked for in."""
+    return (
+        name.isprintable()
+        and name == Path(name).name
+        and "\\" not in name
+        and name not in ("", "..")
+        and len(name.encode()) < 256
+    )
+
+
 class Fields:
     """Typed access to one JSON object; every complaint is ``error`` with the file and the field's path in it."""
 

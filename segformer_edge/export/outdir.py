@@ -7,14 +7,17 @@ import os
 import resource
 import shutil
 import signal
+import stat
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
 from segformer_edge.cli import DiskFullError, disk_full, is_disk_full
 from segformer_edge.errors import UsageError
+from segformer_edge.export.staging import MOVING, Staging, exchange, finish_moving, move_files, staging_path, sync
+from segformer_edge.jsonfile import write_bytes
 
 #: Names this tool writes. ``--force`` replaces or removes these and nothing else.
 OUR_NAMES = (
@@ -22,8 +25,6 @@ OUR_NAMES = (
     "model*.json", "encodings.json", "report.json", "report.html",
     "sensitivity.json", "sensitivity.png",
 )  # fmt: skip
-#: Put in place last and taken away first, so that a folder with a report is always complete.
-_SEAL = "report.json"
 #: Less than this left on the disk counts as full: native writers may fail without saying why.
 _FULL_BELOW = 1 << 20
 
@@ -32,10 +33,13 @@ class OutputFolder:
     """``with OutputFolder(out, force=...) as folder:`` write into ``folder.path``; it becomes ``out`` on leaving.
 
     On any exception, Ctrl-C, SIGTERM or SIGHUP (``cli.run`` raises them) everything written is removed, ``out`` stays
-    what it was, a full disk is a DiskFullError. SIGKILL and power cuts may leave a ``.<name>.partial-<pid>``
-    folder beside ``out``, never a half-written ``out``.
+    what it was, a full disk is a DiskFullError. SIGKILL and power cuts may leave a ``.<name>.partial`` folder beside
+    ``out``, which the next run removes, and never a half-written ``out``: it is new, or exchanged with the old folder
+    in one step. Only where that cannot be (the folder holds files of others, is mounted or the current one, or its
+    file system has no such step) are files moved one by one; the next run finishes that if this one is killed.
 
-    Making it raises UsageError if ``out`` is a file, holds something and ``force`` is off, or cannot be written to.
+    Making it raises UsageError if ``out`` is a file, holds something and ``force`` is off, or cannot be written to;
+    entering it where another run is writing the same ``out``.
     """
 
     def __init__(self, out: str | os.PathLike[str], force: bool = False, ours: Sequence[str] = OUR_NAMES) -> None:
@@ -44,18 +48,21 @@ class OutputFolder:
         self.out = Path(out).resolve()
         self._ours = tuple(ours)
         self._made_parents: list[Path] = []
-        self._check(force)
+        self._force = force
+        self._finish_earlier()
+        self._check()
         self.path = self.out
-        self._staged = False
+        self._staging: Staging | None = None
 
     def __enter__(self) -> OutputFolder:
         self._make_parents()
         try:
-            self.path = self._stage()
+            self._staging = self._stage()
+            self.path = self._staging.path
+            self._check()  # another run may have ended since this was made
         except BaseException:
-            self._remove_parents()
+            self._discard()
             raise
-        self._staged = True
         return self
 
     def __exit__(
@@ -87,16 +94,23 @@ class OutputFolder:
             return False
         return any(file.is_file() and file.stat().st_size >= limit for file in self.path.rglob("*"))
 
-    def _check(self, force: bool) -> None:
+    def _finish_earlier(self) -> None:
+        for place in (self.out.parent, self.out):
+            try:
+                finish_moving(staging_path(place, self.out.name), self.out)
+            except OSError as error:
+                raise self._cannot_write(error) from error
+
+    def _check(self) -> None:
         if not self.out.exists():
             return
         if not self.out.is_dir():
             raise UsageError(f"The output folder '{self.out}' is a file.", hint="Name another folder with --out.")
         try:
-            entries = sorted(self.out.iterdir())
+            entries = sorted(entry for entry in self.out.iterdir() if entry != staging_path(self.out, self.out.name))
         except OSError as error:
             raise UsageError(f"Cannot look into the output folder '{self.out}': {error.strerror}.") from error
-        if entries and not force:
+        if entries and not self._force:
             some = ", ".join(entry.name for entry in entries[:3]) + (", ..." if len(entries) > 3 else "")
             raise UsageError(
                 f"The output folder '{self.out}' is not empty (it holds {some}).",
@@ -128,7 +142,7 @@ class OutputFolder:
             except OSError:
                 return  # somebody else put something there
 
-    def _stage(self) -> Path:
+    def _stage(self) -> Staging:
         """A new empty folder on the file system of ``out``: a sibling, or inside ``out`` where it is a mount."""
         places = [self.out.parent]
         if self.out.exists():
@@ -137,18 +151,12 @@ class OutputFolder:
             places = [self.out] if crosses else [self.out.parent, self.out]
         failure: OSError | None = None
         for place in places:
-            for attempt in range(100):
-                suffix = f"-{attempt}" if attempt else ""
-                staged = place / f".{self.out.name}.partial-{os.getpid()}{suffix}"
-                try:
-                    staged.mkdir()
-                    return staged
-                except FileExistsError:
-                    continue
-                except OSError as error:
-                    failure = error
-                    break
-        raise self._cannot_write(failure or FileExistsError("too many left-over partial folders")) from failure
+            try:
+                return Staging(place, self.out.name)
+            except OSError as error:
+                failure = error
+        assert failure is not None
+        raise self._cannot_write(failure) from failure
 
     def _cannot_write(self, error: OSError) -> UsageError | DiskFullError:
         if is_disk_full(error):
@@ -163,31 +171,58 @@ class OutputFolder:
         for file in written:
             if not file.is_file() or not self._is_ours(file.name):
                 raise ValueError(f"'{file.name}' is none of the files an output folder holds: {self._ours}")
+            sync(file)
+        sync(self.path)
         with _signals_held():
             if not self.out.exists():
                 self.path.rename(self.out)
+                sync(self.out.parent)
+            elif self._may_change_places() and exchange(self.path, self.out):
+                self._take_back_others()
             else:
-                self._replace(written)
-        self._staged = False
+                self._move_into()
+        self._release()
 
-    def _replace(self, written: Sequence[Path]) -> None:
+    def _may_change_places(self) -> bool:
+        """Whether the old folder may go: nothing in it is anybody else's, and it is like the one we made."""
+        new, old = self.path.stat(), self.out.stat()
+        if (new.st_uid, new.st_gid, new.st_dev) != (old.st_uid, old.st_gid, old.st_dev) or self.path.parent == self.out:
+            return False
+        # Whoever started us with this as the current folder goes on standing in it.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(old, Path.cwd().stat()):
+                return False
+        if not all(self._is_ours(file.name) for file in self.out.iterdir()):
+            return False
+        self.path.chmod(stat.S_IMODE(old.st_mode))
+        return True
+
+    def _take_back_others(self) -> None:
+        """The old folder has our temporary name now. What somebody put into it meanwhile is not ours to remove."""
+        for file in self.path.iterdir():
+            if not self._is_ours(file.name):
+                file.rename(self.out / file.name)
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _move_into(self) -> None:
         """Move the new files into an existing folder, and take away what an earlier run left. Others' files stay."""
-        new = {file.name for file in written}
-        old = [file for file in self.out.iterdir() if self._is_ours(file.name) and file != self.path]
-        if self._is_ours(_SEAL):
-            (self.out / _SEAL).unlink(missing_ok=True)
-        for file in old:
-            if file.name not in new:
-                file.unlink(missing_ok=True)
-        for file in sorted(written, key=lambda file: file.name == _SEAL):
-            file.replace(self.out / file.name)
-        self.path.rmdir()
+        new = {file.name for file in self.path.iterdir()}
+        old = [file.name for file in self.out.iterdir() if self._is_ours(file.name) and file.name not in new]
+        write_bytes(self.path / MOVING, "\0".join(old).encode())
+        sync(self.path)
+        move_files(self.path, self.out)
 
     def _discard(self) -> None:
-        if self._staged:
+        # Once files are on their way into the output folder, the next run finishes that.
+        if self._staging is not None and not (self.path / MOVING).exists():
             shutil.rmtree(self.path, ignore_errors=True)
-            self._staged = False
+        self._release()
         self._remove_parents()
+
+    def _release(self) -> None:
+        if self._staging is not None:
+            self._staging.release()
+            self._staging = None
 
 
 @contextmanager

@@ -57,7 +57,7 @@ _ONE, _TWO, _CONV = _Form((0,), (1,)), _Form((0, 1), (2,)), _Form((15, 16, 17), 
 _POOL, _SIZED = _Form((10,), (11,)), _Form((2,), (3,))
 
 #: The union of nodes, in the schema's order; the first has number 1.
-_NODES: tuple[tuple[str, _Form], ...] = (
+NODES: tuple[tuple[str, _Form], ...] = (
     ("Add", _TWO), ("FullyConnected", _Form((0, 1, 2), (3,))), ("Softmax", _ONE), ("Sigmoid", _ONE),
     ("StaticTranspose", _SIZED), ("Clamp", _ONE), ("Conv2d", _CONV), ("Div", _TWO),
     ("StaticResizeBilinear2D", _SIZED), ("StaticConstantPad", _Form((3,), (4,))), ("AvgPooling2d", _POOL),
@@ -211,9 +211,9 @@ def _node(table: Table, values: Mapping[int, Value]) -> Node:
     number, node = table.scalar(0, "B"), table.table(1)
     if node is None:
         raise ArtifactError("damaged: a node of XNNPACK's graph is empty")
-    if not 1 <= number <= len(_NODES):
+    if not 1 <= number <= len(NODES):
         return Node(f"type {number}", (), (), 0, 0)
-    name, form = _NODES[number - 1]
+    name, form = NODES[number - 1]
     inputs = tuple(i for field in form.inputs if (i := node.scalar(field, "I")) != NO_VALUE)
     outputs = tuple(node.scalar(field, "I") for field in form.outputs)
     for i in (*inputs, *outputs):

@@ -24,6 +24,12 @@ CONFIG_FIELDS = {
 }
 
 
+#: All variants have four.
+STAGES = 4
+#: Far above what the variants have. Blocks are built before they are compared with the weights.
+_MOST_BLOCKS, _LARGEST = 64, 4096
+
+
 @dataclass(frozen=True)
 class Description:
     """Each None or empty if the checkpoint does not say."""
@@ -52,7 +58,7 @@ def describe(source: Source) -> Description:
         if source.config:
             return _as_published(source, _from_config(source))
         return _as_published(source, _from_meta(source))
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError, RecursionError) as error:
         raise CheckpointError(
             f"'{source.label}' has a description (header or config.json) that cannot be read: {error}.",
             hint="Save or download the checkpoint again.",
@@ -112,7 +118,7 @@ def _from_config(source: Source) -> Description:
         native_size=source.preprocessor_size,
         licence=source.licence or UNSTATED_LICENCE,
         architecture={
-            ours: tuple(map(int, config[theirs])) for theirs, ours in CONFIG_FIELDS.items() if theirs in config
+            ours: _per_stage(theirs, config[theirs]) for theirs, ours in CONFIG_FIELDS.items() if theirs in config
         },
     )
 
@@ -127,6 +133,13 @@ def _as_published(source: Source, found: Description) -> Description:
     if model is None or len(found.class_names) not in (0, len(model.classes.names)):
         return found
     return replace(found, class_names=model.classes.names, palette=model.classes.palette, native_size=model.size)
+
+
+def _per_stage(name: str, values: Any) -> tuple[int, ...]:
+    found, largest = tuple(map(int, values)), _MOST_BLOCKS if name == "depths" else _LARGEST
+    if len(found) != STAGES or not all(0 < value <= largest for value in found):
+        raise ValueError(f"{name} must be {STAGES} numbers of 1 to {largest}, not {str(values)[:80]}")
+    return found
 
 
 def _palette(colours: Iterable[Iterable[int]]) -> tuple[tuple[int, int, int], ...]:

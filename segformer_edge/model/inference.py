@@ -10,12 +10,9 @@ from torch import Tensor
 
 from segformer_edge.errors import CheckpointError, UsageError
 from segformer_edge.model.config import VARIANTS, SegformerConfig
-from segformer_edge.model.description import Description, generic_names
+from segformer_edge.model.description import STAGES, Description, generic_names
 from segformer_edge.model.keymaps import Layout, name_in_file
 from segformer_edge.model.sources import Source
-
-#: All variants have four.
-STAGES = 4
 
 
 def infer_config(

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from segformer_edge.errors import CheckpointError
+from segformer_edge.jsonfile import is_plain_name
 from segformer_edge.model import hub
 from segformer_edge.model.published import meant
 from segformer_edge.model.tensor_files import read_tensors, sha256_of
@@ -129,8 +130,8 @@ def _shards(index: Path) -> tuple[Path, ...]:
     paths = []
     for name in sorted({str(value) for value in weight_map.values()}):
         # An index is data from elsewhere: it may name files beside it and nothing else.
-        if Path(name).name != name:
-            raise CheckpointError(f"'{index}' names a file outside its folder: '{name}'.")
+        if not is_plain_name(name):
+            raise CheckpointError(f"'{index}' names a file outside its folder: {name!r:.100}.")
         path = index.parent / name
         if not path.is_file():
             raise CheckpointError(
@@ -143,7 +144,7 @@ def _shards(index: Path) -> tuple[Path, ...]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"'{path}' cannot be read as JSON: {error}.", hint="Copy or download the file again."
         ) from error

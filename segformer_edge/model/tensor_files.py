@@ -109,9 +109,10 @@ def _read_safetensors(path: Path) -> TensorFile:
 
 def _read_torch(path: Path) -> TensorFile:
     try:
-        with warnings.catch_warnings():
+        # Opened here: given a path, torch chooses the reader by the name's ending.
+        with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols and TorchScript; the error below says it
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         names = re.findall(r"GLOBAL ([\w.]+)", str(error))
         raise CheckpointError(
@@ -121,7 +122,7 @@ def _read_torch(path: Path) -> TensorFile:
             hint="If you trust it, convert it on a machine of its own: "
             'torch.save(torch.load(FILE, weights_only=False)["state_dict"], "clean.pth")',
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+    except Exception as error:  # a damaged pickle can raise anything
         if "TorchScript" in str(error):
             raise CheckpointError(
                 f"'{path}' is a TorchScript program, not a state dict.", hint="Save model.state_dict() in its place."

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,40 +21,46 @@ class Format:
     companions: tuple[str, ...]
     module: str
     runtime: str
-    #: Raises ArtifactError if the file's head says that it is something else or cut short. Native loaders trust
-    #: their input: a truncated flatbuffer can end the whole process.
+    #: Raises ArtifactError for another kind of file and for a damaged one (segformer_edge/runtime/structure).
     check: Callable[[Path], None]
 
 
 def check_tflite(path: Path) -> None:
     """A TFLite flatbuffer carries its identifier in bytes 4 to 8."""
-    head = _head(path, 8)
-    if head[4:8] != b"TFL3":
-        raise ArtifactError(f"'{path}' is not a TFLite model: it begins with {head[:8]!r}.")
+    from segformer_edge.runtime.structure.tflite import check_structure
+
+    with _opened(path, 8) as data:
+        if data[4:8] != b"TFL3":
+            raise ArtifactError(f"'{path}' is not a TFLite model: it begins with {bytes(data[:8])!r}.")
+        check_structure(data)
 
 
 def check_executorch(path: Path) -> None:
     """A .pte carries its identifier in bytes 4 to 8, and behind it a header with the sizes of program and segments."""
-    head = _head(path, 48)
-    if head[4:6] != b"ET":
-        raise ArtifactError(f"'{path}' is not an ExecuTorch program: it begins with {head[:8]!r}.")
-    if head[8:12] == b"eh00":
-        length, program_bytes, segment_offset, segment_bytes = struct.unpack("<IQQQ", head[12:40])
-        segment_bytes = segment_bytes if length >= 32 else 0
-        needed = max(program_bytes, segment_offset + segment_bytes)
-        if path.stat().st_size < needed:
-            raise ArtifactError(f"'{path}' is cut short: {path.stat().st_size} of {needed} bytes are there.")
+    from segformer_edge.runtime.structure.executorch import check_structure
+
+    with _opened(path, 48) as data:
+        if data[4:6] != b"ET" or not data[6:8].isdigit():
+            raise ArtifactError(f"'{path}' is not an ExecuTorch program: it begins with {bytes(data[:8])!r}.")
+        check_structure(data)
 
 
 def check_openvino(path: Path) -> None:
-    """The .xml is text with a <net> element."""
-    if b"<net" not in _head(path, 16, read=4096):
-        raise ArtifactError(f"'{path}' is not an OpenVINO model: it has no <net> element.")
+    """The .xml is text with a <net> element, and the .bin beside it has the weights."""
+    from segformer_edge.runtime.structure.openvino import check_structure
+
+    with _opened(path, 16) as data:
+        if b"<net" not in data[:4096]:
+            raise ArtifactError(f"'{path}' is not an OpenVINO model: it has no <net> element.")
+        check_structure(data, path.with_suffix(".bin"))
 
 
 def check_onnx(path: Path) -> None:
-    """ONNX is a bare protobuf without an identifier; onnxruntime's parser says what is wrong with it."""
-    _head(path, 16)
+    """ONNX is a bare protobuf without an identifier."""
+    from segformer_edge.runtime.structure.onnx import check_structure
+
+    with _opened(path, 16) as data:
+        check_structure(memoryview(data), path.parent)
 
 
 _ROOM = "segformer_edge.runtime"
@@ -89,12 +95,21 @@ def format_of(path: Path) -> Format:
     raise UsageError(f"'{path}' is no exported file: its name ends in none of {known}.", hint=hint)
 
 
-def _head(path: Path, minimum: int, read: int | None = None) -> bytes:
+@contextmanager
+def _opened(path: Path, minimum: int) -> Iterator[bytes]:
+    """The file's content; an ArtifactError raised inside that does not name the file gets its name and a hint."""
     try:
-        with path.open("rb") as file:
-            head = file.read(read or minimum)
+        data = path.read_bytes()
     except OSError as error:
         raise ArtifactError(f"Cannot read '{path}': {error.strerror or error}.") from error
-    if len(head) < minimum:
-        raise ArtifactError(f"'{path}' is cut short: it has only {len(head)} bytes.")
-    return head
+    if len(data) < minimum:
+        raise ArtifactError(f"'{path}' is cut short: it has only {len(data)} bytes.")
+    try:
+        yield data
+    except ArtifactError as error:
+        if str(path) in error.args[0]:
+            raise
+        raise ArtifactError(
+            f"'{path}' is not loaded: {error.args[0]}.",
+            hint="Copy or export it again; python -m segformer_edge.quantize writes such files.",
+        ) from error

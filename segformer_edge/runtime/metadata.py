@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segformer_edge.errors import ArtifactError, UsageError
-from segformer_edge.jsonfile import Fields, read_json, write_json
+from segformer_edge.jsonfile import Fields, is_plain_name, read_json, write_json
 from segformer_edge.runtime.formats import RUNTIMES, format_of
 
 SCHEMA_VERSION = 1
@@ -174,6 +174,8 @@ class ArtifactMetadata:
                 f"'{artifact.name}' has no metadata: '{path}' is missing.",
                 hint="Copy the .json file that was exported with it beside it.",
             )
+        if path.resolve().parent != artifact.parent.resolve():
+            raise ArtifactError(f"'{path}' is a link out of its folder.", hint="Copy the file itself beside the other.")
         metadata = cls.from_json(read_json(path, ArtifactError), where=f"'{path}'")
         if RUNTIMES[metadata.format].suffix != expected.suffix:
             raise ArtifactError(f"'{path}' describes a file of format {metadata.format}, not {expected.name}.")
@@ -185,7 +187,10 @@ class ArtifactMetadata:
         for name, digest in metadata.files.items():
             file = _inside(artifact.parent, name, path)
             if verify and sha256_of(file) != digest:
-                raise ArtifactError(f"'{file}' was changed after export: its SHA-256 is not the one in '{path.name}'.")
+                raise ArtifactError(
+                    f"'{file}' was changed after export: its SHA-256 is not the one in '{path.name}'.",
+                    hint=_why_changed(artifact.parent),
+                )
         return metadata
 
     def _check(self, f: Fields) -> None:
@@ -193,8 +198,8 @@ class ArtifactMetadata:
         if not self.file.endswith(entry.suffix):
             f.fail("file", f"is '{self.file}', which does not end in {entry.suffix}")
         for name, digest in self.files.items():
-            if Path(name).name != name or "\\" in name or name in (".", "..") or "\0" in name:
-                f.fail("files", f"names '{name}', which is not a plain file name in the same folder")
+            if not is_plain_name(name):
+                f.fail("files", f"names {name!r:.200}, which is not a plain file name in the same folder")
             if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
                 f.fail(f"files.{name}", "is not a SHA-256 in lower-case hexadecimal")
         for suffix in ("", *entry.companions):
@@ -256,6 +261,14 @@ def _inside(folder: Path, name: str, sidecar: Path) -> Path:
     if not file.is_file() or file.resolve().parent != folder.resolve():
         raise ArtifactError(f"'{file}' is not a file of its own in that folder; '{sidecar.name}' lists it.")
     return file
+
+
+def _why_changed(folder: Path) -> str:
+    from segformer_edge.export.staging import unfinished
+
+    if unfinished(folder.resolve()):
+        return "A run was killed while it replaced this folder's files; the next run with this --out finishes that."
+    return "Copy the folder again, or export it again with python -m segformer_edge.quantize."
 
 
 def _triple(values: tuple[float, ...]) -> tuple[float, float, float]:

@@ -33,7 +33,10 @@ class ONNXRuntime:
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            # Its fallback to the same provider prints about a damaged file on stdout.
+            self._session = ort.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
         except Exception as error:  # its exceptions share no base class below Exception
             raise cannot_load("onnxruntime", path, error) from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()

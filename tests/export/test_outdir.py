@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import pytest
 from segformer_edge.cli import DiskFullError
 from segformer_edge.errors import UsageError
 from segformer_edge.export.outdir import OutputFolder
+from segformer_edge.export.staging import unfinished
 
 
 def names(folder: Path) -> list[str]:
@@ -55,10 +58,19 @@ def test_an_empty_folder_is_taken_and_kept_on_failure(tmp_path):
         (folder.path / "model.tflite").write_text("x")
         raise KeyboardInterrupt
     assert names(tmp_path) == ["out"] and names(out) == []
-    inode = out.stat().st_ino
     fill(out, "model.tflite")
-    assert names(out) == ["model.tflite"] and out.stat().st_ino == inode  # somebody may stand in it
+    assert names(out) == ["model.tflite"] and out.stat().st_mode & 0o777 == 0o700
     assert names(tmp_path) == ["out"]
+
+
+def test_the_current_folder_stays_the_same_one(tmp_path, monkeypatch):
+    """``cd out`` and ``--out .``: exchanging it for another would leave the user in a folder without a name."""
+    out = tmp_path / "out"
+    out.mkdir()
+    monkeypatch.chdir(out)
+    for text in ("old", "new"):
+        fill(Path(), "model.tflite", text=text, force=True)
+    assert Path("model.tflite").read_text() == "new" and names(tmp_path) == ["out"]
 
 
 def test_a_folder_with_content_needs_force(tmp_path):
@@ -131,12 +143,103 @@ def test_an_unknown_file_is_a_defect_and_leaves_nothing(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_two_runs_of_one_process_do_not_meet(tmp_path):
-    with OutputFolder(tmp_path / "out") as first, OutputFolder(tmp_path / "out") as second:
-        assert first.path != second.path
-        (first.path / "model.onnx").write_text("1")
-        (second.path / "model.onnx").write_text("2")
-    assert names(tmp_path) == ["out"]
+@pytest.mark.parametrize("force", [False, True])
+def test_a_second_run_into_the_same_folder_is_refused(tmp_path, force):
+    out = tmp_path / "out"
+    if force:
+        fill(out, "model.onnx", text="old")
+    process = start(out, 'file.write(b"first"); file.flush(); print("ready", flush=True); sys.stdin.readline()')
+    assert process.stdout.readline() == "ready\n"
+    with pytest.raises(UsageError, match=rf"Another run is writing the output folder '{out}'(.|\n)*--out"):
+        fill(out, "model.onnx", force=force)
+    fill(tmp_path / "other", "model.onnx")
+    _, err = process.communicate("\n", timeout=20)
+    assert process.returncode == 0, err
+    assert (out / "model.onnx").read_text() == "first" and names(tmp_path) == ["other", "out"]
+
+
+def test_what_a_killed_run_left_is_no_obstacle(tmp_path):
+    process = start(tmp_path / "out", 'file.write(b"x"); print("ready", flush=True); time.sleep(30)')
+    assert process.stdout.readline() == "ready\n"
+    process.kill()
+    process.communicate(timeout=20)
+    assert names(tmp_path) == [".out.partial"]
+    fill(tmp_path / "out", "model.tflite")
+    assert names(tmp_path) == ["out"] and names(tmp_path / "out") == ["model.tflite"]
+
+
+RESULT = ("encodings.json", "model.onnx", "model.onnx.json", "model.tflite", "report.json")
+
+
+def end_of_run(out: Path, last_call: int | None) -> int:
+    """In a child, write RESULT over ``out`` and leave the folder, up to call ``last_call``; how many calls it made.
+
+    The child ends itself by SIGKILL there, and then the number is 0.
+    """
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        calls = 0
+
+        def trace(frame: object, event: str, what: object) -> None:
+            nonlocal calls
+            calls += event in ("call", "c_call")
+            if calls == last_call:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        try:
+            with OutputFolder(out, force=True) as folder:
+                for name in RESULT:
+                    (folder.path / name).write_text("new")
+                sys.setprofile(trace)
+            sys.setprofile(None)
+            os.write(writer, str(calls).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        told = pipe.read()
+    os.waitpid(pid, 0)
+    return int(told or 0)
+
+
+@pytest.mark.parametrize("before", ["nothing", "an earlier result", "an earlier result and notes"])
+def test_a_run_killed_at_any_moment_leaves_the_old_folder_or_the_new_one(before, tmp_path):
+    out, notes = tmp_path / "a" / "out", ["notes.txt"] if "notes" in before else []
+    old = [*RESULT[:3], "model.pte", "report.json"]
+
+    def reset() -> None:
+        shutil.rmtree(out.parent, ignore_errors=True)
+        if before != "nothing":
+            fill(out, *old, text="old")
+        for name in notes:
+            (out / name).write_text("mine")
+
+    def found() -> dict[str, str]:
+        return {name: (out / name).read_text() for name in names(out)} if out.exists() else {}
+
+    whole_old = dict.fromkeys(old, "old") if before != "nothing" else {}
+    whole_new, mine = dict.fromkeys(RESULT, "new"), dict.fromkeys(notes, "mine")
+    reset()
+    calls = end_of_run(out, None)
+    assert found() == {**whole_new, **mine}
+    seen = set()
+    for last_call in random.Random(0).sample(range(1, calls), 50):
+        reset()
+        assert end_of_run(out, last_call) == 0
+        if notes and found() not in ({**whole_old, **mine}, {**whole_new, **mine}):
+            # Here files go one by one. The next run finishes that before it looks whether the folder is empty.
+            assert unfinished(out)
+            with pytest.raises(UsageError, match="not empty"):
+                OutputFolder(out)
+            assert found() == {**whole_new, **mine}
+            seen.add("finished")
+        else:
+            assert found() in ({**whole_old, **mine}, {**whole_new, **mine})
+            seen.add("old" if found() == {**whole_old, **mine} else "new")
+        fill(out, "model.tflite", text="next", force=True)
+        assert found() == {"model.tflite": "next", **mine} and names(out.parent) == ["out"]
+    assert seen == {"old", "new"} | ({"finished"} if notes else set())
 
 
 def test_a_parent_that_cannot_be_written_is_explained(tmp_path):
@@ -185,7 +288,11 @@ PROGRAM = """
 def start(out: Path, write: str) -> subprocess.Popen:
     code = textwrap.dedent(PROGRAM).replace("{write}", write)
     return subprocess.Popen(
-        [sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, str(out)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 

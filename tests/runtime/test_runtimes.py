@@ -106,7 +106,7 @@ def test_truncated_openvino_weights_are_refused(artifacts, tmp_path):
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(ArtifactError, match="changed after export"):
         Segmenter.load(path)
-    with pytest.raises(ArtifactError, match="OpenVINO cannot load"):
+    with pytest.raises(ArtifactError, match=r"constant \d+ ends at byte \d+ of 100"):
         load_runtime(path, ArtifactMetadata.load(path, verify=False))
 
 

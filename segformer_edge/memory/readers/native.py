@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -52,7 +53,10 @@ def ask(form: str, path: Path, *, threads: int, folder: Path, on: str = "host") 
     if done.returncode != 0 or not lines:
         # The last line of a native complaint is often a register dump's; the first says what it was.
         said = next((line.strip() for line in done.stderr.splitlines() if line.strip()), "no message")
-        raise ArtifactError(f"The runtime of '{path}' ended with exit code {done.returncode}: {said[:300]}")
+        ending = f"exit code {done.returncode}"
+        if done.returncode < 0:
+            ending = f"signal {signal.Signals(-done.returncode).name}"
+        raise ArtifactError(f"The runtime of '{path}' ended with {ending}: {said[:300]}")
     answer: dict[str, Any] = json.loads(lines[-1])
     if "missing" in answer:
         raise RuntimeMissingError(answer["missing"], answer["extra"])
