@@ -26,9 +26,9 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 
 # Without the constraints, so that a version changed in pyproject.toml can be installed; what still fits stays.
 constraints: | $(BIN)/python ## write constraints.txt from .venv, after a change of pyproject.toml; run the tests then
-	$(BIN)/python -m pip install --progress-bar off -e '.[all,dev,bench]'
+	$(BIN)/python -m pip install --progress-bar off -e '.[all,dev,bench,fuzz]'
 	$(BIN)/python -m pip list --format=freeze --exclude-editable --exclude pip > constraints.txt.tmp
-	sed -e '1i # Versions that work together, of all, dev and bench; written by: make constraints' -e 's/+.*//' constraints.txt.tmp > constraints.txt
+	sed -e '1i # Versions that work together, of all, dev, bench and fuzz; written by: make constraints' -e 's/+.*//' constraints.txt.tmp > constraints.txt
 	rm constraints.txt.tmp
 
 demo: setup ## quantize the bundled demo checkpoint into four INT8 files and check each one
