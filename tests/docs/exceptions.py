@@ -40,6 +40,9 @@ PARSED = {
     "--memory-budget 100000": "tilings of the whole B0 take minutes; tests/export/test_tflm.py",
     "out/model_tflm.tflite": "the file of the command before; docs/examples/microcontroller.md is run",
     "out/micro/model_tflm.tflite": "the file of the command before; docs/examples/microcontroller.md is run",
+    "b0-ade20k": "fetched from the hub; tests/model/test_hub.py has folders laid out as the hub's",
+    "nvidia/segformer": "fetched from the hub; tests/model/test_hub.py",
+    "--weights b0 ": "the folder of the command before, fetched from the hub; tests/model/test_hub.py",
     "--android": "four targets; tests/export/test_android.py",
 }
 
@@ -59,6 +62,7 @@ ELSEWHERE = {
     "journalctl": "a Raspberry Pi's service",
     "rpicam-hello": "a Raspberry Pi's camera",
     "ssh": "a Raspberry Pi",
+    "hf": "fetches from the hub",
     "gradle": "needs an Android SDK; make test-android builds without one",
     "accelerate": "several processes, its options cut short; tests/training/test_loop.py",
 }

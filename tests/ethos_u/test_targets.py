@@ -184,7 +184,7 @@ def test_configurations_are_checked():
 
 
 def test_the_compilers_complaint_is_the_error():
-    with pytest.raises(Exception, match=r"Vela does not compile the graph for ethos-u55-128 \(exit code"):
+    with pytest.raises(Exception, match=r"Vela does not compile the graph for ethos-u55-128 in Shared_Sram \(exit code"):
         vela.compile_graph(b"TFL3 no graph", configuration("ethos-u55-128"), configuration("ethos-u55-128").mode())
 
 
