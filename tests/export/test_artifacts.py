@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 REPORT_FIELDS = [
     "target", "status", "error", "files", "bytes", "miou", "miou_drop", "agreement_fp32", "agreement_int8",
     "latency_ms", "memory", "ops", "per_class_iou", "budget", "export_seconds", "npu",
+    "agreement_checked", "profile",
 ]  # fmt: skip
 #: With random weights many pixels are near a tie, which a runtime's bfloat16 (OpenVINO, where the CPU has it) decides.
 AGREEMENT = 0.92
@@ -90,8 +91,11 @@ def test_sidecars_say_what_is_there(tiny_run, target):
 
 def test_the_report_has_the_documented_fields(tiny_run):
     report = json.loads((tiny_run.out / "report.json").read_text())
-    top = ["schema_version", "model", "weights", "size", "output", "seconds", "reference", "targets", "precision"]
-    assert list(report) == top and report["schema_version"] == 1 and report["size"] == [64, 96]
+    assert list(report) == [
+        *("schema_version", "model", "weights", "size", "output", "seconds", "reference", "targets", "precision"),
+        *("gates", "reproduce"),
+    ]
+    assert report["schema_version"] == 1 and report["size"] == [64, 96]
     assert list(report["reference"]) == [
         *("fp32_miou", "int8_reference_miou", "images", "dataset"),
         *("fp32_per_class_iou", "int8_reference_per_class_iou", "weights"),
