@@ -71,10 +71,12 @@ def backend(names: Sequence[str], extra: str) -> ModuleType:
 
 
 def cannot_load(runtime: str, path: Path, error: Exception) -> ArtifactError:
-    """The ArtifactError for a file that ``runtime`` refuses, with the last line of its own complaint."""
+    """The ArtifactError for a file that ``runtime`` refuses, with the line of its own complaint that says most."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    # TFLite names what an older runtime lacks, and then ends with "Registration failed."
+    reason = next((line for line in lines if line.startswith("Didn't find op")), lines[-1])
     return ArtifactError(
-        f"{runtime} cannot load '{path}': {lines[-1]}",
+        f"{runtime} cannot load '{path}': {reason}",
         hint="Export it again with python -m segformer_edge.quantize, or with this runtime's version.",
     )
 

@@ -33,7 +33,7 @@ from tests.fuzz.mutations import mutated
 PATIENCE = 60
 #: What a runtime imports, done once before the processes divide.
 _IMPORTS = {
-    "executorch": ("torch", "executorch.runtime", "executorch.kernels.quantized"),
+    "executorch": ("torch", "executorch.kernels.quantized", "executorch.extension.pybindings._portable_lib"),
     "tflite": ("ai_edge_litert.interpreter", "ai_edge_litert.compiled_model"),
     "openvino": ("openvino",),
     "onnx": ("onnxruntime",),
@@ -74,7 +74,10 @@ def _run(path: Path) -> str:
 
 
 def damaged_outcomes(file: Path, count: int, seed: int, keep: Path | None = None) -> dict[str, int]:
-    """Outcome of each of ``count`` damaged versions of ``file``, counted; "refused" and "ran" without their words."""
+    """Outcome of each of ``count`` damaged versions of ``file``, counted; "refused" and "ran" without their words.
+
+    The process must not have run a file before: runtimes keep threads, which a forked child does not have.
+    """
     metadata = ArtifactMetadata.load(file)
     for module in _IMPORTS[metadata.format]:
         importlib.import_module(module)

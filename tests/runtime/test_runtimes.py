@@ -10,10 +10,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import flatbuffers
 import numpy as np
 import onnx
 import pytest
 import torch
+from ai_edge_litert import schema_py_generated as schema
 from onnx import TensorProto, helper
 
 from segformer_edge.data.processing import Preprocessing, labels_from_logits
@@ -22,6 +24,7 @@ from segformer_edge.runtime import ArtifactMetadata, Segmenter
 from segformer_edge.runtime.base import load_runtime
 from segformer_edge.runtime.formats import RUNTIMES
 from segformer_edge.runtime.metadata import InputSpec, OutputSpec
+from segformer_edge.runtime.tflite import TFLiteRuntime
 
 FORMATS = tuple(RUNTIMES)
 Describe = Callable[..., ArtifactMetadata]
@@ -98,6 +101,19 @@ def test_a_file_of_another_kind_is_refused(form, artifacts, tmp_path):
     path.write_text("this is no model at all, only a few words\n" * 20)
     with pytest.raises(ArtifactError, match=path.name):
         load_runtime(path, ArtifactMetadata.load(path, verify=False))
+
+
+def test_an_operator_that_the_installed_runtime_is_too_old_for_is_named(artifacts, tmp_path):
+    """As files with int16 are for tflite-runtime 2.14, which ends with "Registration failed."."""
+    path = copy_of(artifacts["tflite"], tmp_path)
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    for code in model.operatorCodes:
+        code.version = 99
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    path.write_bytes(builder.Output())
+    with pytest.raises(ArtifactError, match=r"Didn't find op for builtin opcode '[A-Z_0-9]+' version '99'"):
+        TFLiteRuntime(path, ArtifactMetadata.load(path, verify=False), reference=True)
 
 
 def test_truncated_openvino_weights_are_refused(artifacts, tmp_path):
