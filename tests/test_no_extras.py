@@ -37,6 +37,7 @@ MISSING = {
     "profile micro.tflite --on tflm": "runtime-tflm",
     "camera model.tflite --headless --source .": "runtime-tflite",
     "firmware micro.tflite": "runtime-tflm",
+    "completion bash": "completion",
 }
 STARTING = [
     "",
@@ -129,7 +130,7 @@ def test_what_is_missing_is_named_with_its_extra(outcomes, line):
 
 
 def test_no_command_is_left_out():
-    alone = {"targets", "models", "emulation"}  # which need nothing more
+    alone = {"targets", "models", "doctor", "emulation"}  # which need nothing more
     assert {line.split()[0] for line in MISSING} == set(COMMANDS) - alone
 
 
