@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
-
-from rich.box import ASCII2, SIMPLE_HEAD
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from segformer_edge.cli import EXIT_OK, Parser, print_next, run
-from segformer_edge.model.published import NVIDIA_LICENCE, PUBLISHED, PublishedModel
-from segformer_edge.report.table import NOT_MEASURED, ascii_only, console_for
+
+if TYPE_CHECKING:
+    from segformer_edge.model.published import PublishedModel
 
 
 def build_parser() -> Parser:
@@ -28,6 +26,13 @@ def build_parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     options = build_parser().parse_args(argv)
+
+    from rich.box import ASCII2, SIMPLE_HEAD
+    from rich.table import Table
+
+    from segformer_edge.model.published import NVIDIA_LICENCE, PUBLISHED
+    from segformer_edge.report.table import NOT_MEASURED, ascii_only, console_for
+
     if options.json:
         print(json.dumps([describe(model) for model in PUBLISHED.values()], indent=2, ensure_ascii=False))
         return EXIT_OK
@@ -47,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def describe(model: PublishedModel) -> dict[str, Any]:
     """One model, ready for JSON; ``size`` is height and width in pixels, ``miou`` a fraction or null."""
+    from segformer_edge.model.published import NVIDIA_LICENCE
+
     return {
         "hub_id": model.hub_id,
         "alias": model.alias,

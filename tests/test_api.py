@@ -29,14 +29,14 @@ def python(code: str) -> str:
 
 @pytest.mark.parametrize("name", ["quantize", "evaluate", "profile"])
 def test_a_function_takes_what_its_command_takes(name):
-    """Names and defaults; ``--no-delegate`` is ``delegate=False``."""
+    """Names and defaults; ``--no-delegate`` is ``delegate=False``. What is beside them is for programs alone."""
     options = {
         action.dest.removeprefix("no_"): (not action.default) if action.dest.startswith("no_") else action.default
         for action in COMMANDS[name].parser()._actions
         if action.dest not in PRINTING
     }
     taken = inspect.signature(getattr(segformer_edge, name)).parameters
-    assert set(taken) - {"tell"} == set(options)
+    assert set(taken) - {"tell", "command"} == set(options)
     for option, default in options.items():
         given = taken[option].default
         assert given is inspect.Parameter.empty or str(given) == str(default), option

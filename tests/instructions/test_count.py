@@ -8,7 +8,9 @@ import json
 import re
 from pathlib import Path
 
+import flatbuffers
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from segformer_edge.emulation.architectures import AARCH64
 from segformer_edge.emulation.errors import EmulationError
@@ -19,8 +21,18 @@ from segformer_edge.instructions import worker
 from segformer_edge.instructions.count import PLUGIN, count
 from segformer_edge.instructions.marks import SYSTEM_CALL, between
 
-#: Enough of a file to be taken for one.
-TFLITE = b"\0\0\0\0TFL3" + bytes(64)
+
+def _sound() -> bytes:
+    """A ``.tflite`` of one graph with nothing in it."""
+    model, graph = schema.ModelT(), schema.SubGraphT()
+    model.version, model.operatorCodes, model.buffers, model.subgraphs = 3, [], [schema.BufferT()], [graph]
+    graph.tensors, graph.inputs, graph.outputs, graph.operators = [], [], [], []
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+TFLITE = _sound()
 
 
 @pytest.fixture
@@ -70,6 +82,7 @@ def test_an_emulator_without_plugins_is_named(cache, tmp_path):
 )
 def test_bad_input(name, cpu, variant, error, words, cache, tmp_path):
     contents = {".tflite": TFLITE, ".xml": b'<net name="x"></net>', ".txt": b""}
+    (tmp_path / "model.bin").touch()
     (tmp_path / name).write_bytes(b"" if name.startswith("empty") else contents[Path(name).suffix])
     with pytest.raises(error, match=words):
         count(tmp_path / name, cpu, variant)
