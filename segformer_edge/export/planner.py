@@ -27,8 +27,8 @@ PIECES = tuple(5 << bits for bits in range(19, 8, -1))
 #: So many tilings in a row that need more than the best end a search: finer ones only add operators from there.
 PATIENCE = 2
 _FEWEST_ROWS = 2
-#: Roles of sites that recipes for CPUs leave in float.
-_FLOAT_ON_CPUS = ("norm_product", "attention_probabilities")
+#: Role of sites that recipes for XNNPACK leave in float, and recipes for built-in kernels do not.
+_FLOAT_FOR_XNNPACK = "attention_probabilities"
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,13 @@ class Way:
 def way_of(target: str, network: EdgeSegFormer) -> Way | None:
     """How ``target`` runs ``network``; None for a runtime whose memory does not follow from the order of operators.
 
-    A network whose norms and softmax are integer is meant for runtimes without XNNPACK, where the arena counts.
+    A network whose softmax is integer is meant for runtimes without XNNPACK (``full``, ``npu``, ``portable``), where the
+    arena counts; such a file has LiteRT's table for GELU as well (segformer_edge.export.tflite.emitted).
     """
     if target == "tflm":
         return Way("arena", MICRO, KERNELS_MICRO)
     if target == "tflite":
-        integer = all(site.active for _, site in named_sites(network) if site.role in _FLOAT_ON_CPUS)
+        integer = all(site.active for _, site in named_sites(network) if site.role == _FLOAT_FOR_XNNPACK)
         return Way("arena", BUILT_IN, KERNELS_WITH_GELU) if integer else Way("growth", COMPILED, KERNELS)
     return Way("plan", INTERPRETER, {**KERNELS, "RESIZE_BILINEAR": ()}) if target == "executorch" else None
 

@@ -31,7 +31,7 @@ def networks():
         model = SegFormer(CONFIG).eval()
         image = torch.randn(1, 3, 64, 64)
     made = {}
-    for recipe in ("lean", "full"):
+    for recipe in ("lean", "portable", "full"):
         network = EdgeSegFormer(model, "labels")
         calibrate(network, [image], load_recipe(recipe))
         encodings = encodings_of(network, recipe)
@@ -45,14 +45,15 @@ def planners(networks):
     return {recipe: Planner(network, way_of("tflite", network)) for recipe, network in networks.items()}
 
 
-def test_a_budget_means_the_arena_without_float_and_the_growth_with(networks):
+def test_a_budget_means_the_arena_of_built_in_kernels_or_the_growth_with_xnnpack(networks):
     assert way_of("tflite", networks["full"]).meaning == "arena"
+    assert way_of("tflite", networks["portable"]).meaning == "arena"
     assert way_of("tflite", networks["lean"]).meaning == "growth"
     assert way_of("executorch", networks["lean"]).meaning == "plan"
     assert way_of("onnx", networks["lean"]) is None
 
 
-@pytest.mark.parametrize("recipe", ["lean", "full"])
+@pytest.mark.parametrize("recipe", ["lean", "portable", "full"])
 @pytest.mark.parametrize("piece", [None, 16 * 1024])
 def test_forecast_is_within_a_tenth_of_the_runtime(networks, planners, recipe, piece, tmp_path):
     planner, way = planners[recipe], planners[recipe].way
