@@ -60,8 +60,8 @@ class Way:
 def way_of(target: str, network: EdgeSegFormer) -> Way | None:
     """How ``target`` runs ``network``; None for a runtime whose memory does not follow from the order of operators.
 
-    A network whose softmax is integer is meant for runtimes without XNNPACK (``full``, ``npu``, ``portable``), where the
-    arena counts; such a file has LiteRT's table for GELU as well (segformer_edge.export.tflite.emitted).
+    A network whose softmax is integer is for runtimes without XNNPACK (``full``, ``npu``, ``portable``). There the
+    arena counts, and GELU is LiteRT's table (segformer_edge.export.tflite.emitted).
     """
     if target == "tflm":
         return Way("arena", MICRO, KERNELS_MICRO)
