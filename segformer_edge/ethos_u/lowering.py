@@ -6,9 +6,6 @@ import copy
 import hashlib
 from dataclasses import dataclass, field
 
-import torch
-
-from quantization.sites import Mode, set_mode
 from segformer_edge.errors import ArtifactError
 from segformer_edge.ethos_u.configurations import MemoryMode, NpuConfig
 from segformer_edge.ethos_u.graph import legal, with_placeholders
@@ -17,6 +14,7 @@ from segformer_edge.ethos_u.vela import Compiled, compile_graph
 from segformer_edge.export.tflite_emit import KERNELS_WITH_GELU, Kernels, build_graph
 from segformer_edge.export.tflite_graph import EmittedGraph
 from segformer_edge.export.tflite_write import tflite_bytes
+from segformer_edge.export.tracing import trace_channels_last
 from segformer_edge.rewrite.graph import EdgeSegFormer
 
 #: Space-to-depth is a reshape and a transpose there, which the compiler takes.
@@ -28,10 +26,7 @@ def npu_graph(network: EdgeSegFormer, size: tuple[int, int], config: NpuConfig) 
 
     Raises ArtifactError for an operator in float, or one that has no counterpart.
     """
-    network = copy.deepcopy(network).take_channels_last()
-    set_mode(network, Mode.EXPORT)
-    with torch.no_grad():
-        program = torch.export.export(network, (torch.zeros(1, *size, 3),))
+    program = trace_channels_last(copy.deepcopy(network), size)
     return legal(build_graph(program, KERNELS, image_channels_last=True), config)
 
 

@@ -22,7 +22,8 @@ from torch.fx.passes.tools_common import stable_topological_sort
 
 from quantization.params import RANGES, TORCH_DTYPES, ActivationParams
 from quantization.sites import Mode, named_weights, set_mode
-from segformer_edge.export.exporter import Exported, example_image, float_specs
+from segformer_edge.export.exporter import Exported, float_specs
+from segformer_edge.export.tracing import trace, trace_maps
 from segformer_edge.jsonfile import write_bytes
 from segformer_edge.report.schema import Memory, Ops
 from segformer_edge.rewrite.graph import EdgeSegFormer
@@ -168,14 +169,15 @@ def _without_notes(program: ExportedProgram) -> ExportedProgram:
     return program
 
 
-def _lower(network: EdgeSegFormer, size: tuple[int, int]) -> tuple[EdgeProgramManager, ExportedProgram]:
+def _traced(network: EdgeSegFormer, size: tuple[int, int]) -> ExportedProgram:
+    if not network.image.active:
+        return trace_maps(network, size)
     set_mode(network, Mode.EXPORT)
-    module: nn.Module = network
-    example: tuple[Tensor, ...] = (example_image(size),)
-    if network.image.active:
-        module = IntegerInterface(network).eval()
-        example = (torch.zeros(1, *size, 3, dtype=torch.int8),)
-    program = _without_notes(torch.export.export(module, example))
+    return trace(IntegerInterface(network).eval(), torch.zeros(1, *size, 3, dtype=torch.int8))
+
+
+def _lower(network: EdgeSegFormer, size: tuple[int, int]) -> tuple[EdgeProgramManager, ExportedProgram]:
+    program = _without_notes(_traced(network, size))
     _argmax_of_integers(program.graph)
     _without_round_trips(program.graph)
     program.graph_module.recompile()

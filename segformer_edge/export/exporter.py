@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-import torch
-
 from segformer_edge.report.npu import NpuReport
 from segformer_edge.report.schema import Memory, Ops
 from segformer_edge.rewrite.graph import EdgeSegFormer
@@ -76,11 +74,6 @@ class PlanningExporter(Protocol):
 
     def plan(self, network: EdgeSegFormer, size: tuple[int, int], budget: int) -> Plan:
         """The coarsest tiling of ``network``, which is not tiled, that needs at most ``budget`` bytes, or the best."""
-
-
-def example_image(size: tuple[int, int]) -> torch.Tensor:
-    """An input ``(1, 3, H, W)`` to trace with; its values do not matter."""
-    return torch.zeros(1, 3, *size)
 
 
 def output_shape(network: EdgeSegFormer, size: tuple[int, int], layout: str) -> tuple[int, ...]:

@@ -24,9 +24,9 @@ from onnxscript import opset20 as op
 from onnxscript.optimizer import optimize_ir
 
 from quantization.saturation import avoid_saturation
-from quantization.sites import Mode, set_mode
-from segformer_edge.export.exporter import Exported, example_image, float_specs
+from segformer_edge.export.exporter import Exported, float_specs
 from segformer_edge.export.onnx_layout import constants_of, to_channels_last
+from segformer_edge.export.tracing import trace_maps
 from segformer_edge.jsonfile import write_bytes
 from segformer_edge.report.schema import Ops
 from segformer_edge.rewrite.graph import EdgeSegFormer
@@ -119,10 +119,9 @@ def build_onnx(network: EdgeSegFormer, size: tuple[int, int]) -> ModelProto:
 
     Activations are uint8 and weights int8.
     """
-    set_mode(network, Mode.EXPORT)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    program = trace_maps(network, size)
     with torch.no_grad():
-        program = torch.export.export(network, (example_image(size),))
         exported = torch.onnx.export(
             program,
             dynamo=True,

@@ -12,12 +12,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import torch
-
-from quantization.sites import Mode, named_sites, set_mode
+from quantization.sites import named_sites
 from segformer_edge.export.exporter import Plan
 from segformer_edge.export.tflite_emit import KERNELS, KERNELS_MICRO, KERNELS_WITH_GELU, Kernels, build_graph
 from segformer_edge.export.tflite_memory import BUILT_IN, COMPILED, INTERPRETER, MICRO, Forecast, Setup, forecast
+from segformer_edge.export.tracing import trace_channels_last
 from segformer_edge.model.config import STRIDE, SegformerConfig
 from segformer_edge.rewrite.graph import EdgeSegFormer
 from segformer_edge.rewrite.tiling import Tiling
@@ -121,10 +120,7 @@ class Planner:
 
     def forecast(self, tiling: Tiling, size: tuple[int, int]) -> Forecast:
         """What the network so tiled takes for an input of ``size``."""
-        network = copy.deepcopy(self.network).tile(tiling).take_channels_last()
-        set_mode(network, Mode.EXPORT)
-        with torch.no_grad():
-            program = torch.export.export(network, (torch.zeros(1, *size, 3),))
+        program = trace_channels_last(copy.deepcopy(self.network).tile(tiling), size)
         return forecast(build_graph(program, self.way.kernels, image_channels_last=True), self.way.setup)
 
     def tilings(self, size: tuple[int, int]) -> Iterator[tuple[int, Tiling]]:

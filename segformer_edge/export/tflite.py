@@ -10,11 +10,11 @@ import torch
 from ai_edge_litert.interpreter import Interpreter
 from torch.export import ExportedProgram
 
-from quantization.sites import Mode, set_mode
-from segformer_edge.export.exporter import Exported, example_image
+from segformer_edge.export.exporter import Exported
 from segformer_edge.export.tflite_emit import KERNELS, KERNELS_WITH_GELU, build_graph
 from segformer_edge.export.tflite_graph import EmittedGraph, Tensor
 from segformer_edge.export.tflite_write import tflite_bytes
+from segformer_edge.export.tracing import trace_channels_last
 from segformer_edge.jsonfile import write_bytes
 from segformer_edge.report.schema import Ops
 from segformer_edge.rewrite.graph import EdgeSegFormer
@@ -64,10 +64,7 @@ class TFLiteExporter:
     """Int8 image ``(1, H, W, 3)`` in, int8 logits ``(1, H/4, W/4, classes)`` or uint8 labels out."""
 
     def export(self, network: EdgeSegFormer, size: tuple[int, int], stem: Path) -> Exported:
-        set_mode(network, Mode.EXPORT)
-        example = example_image(size).permute(0, 2, 3, 1).contiguous()
-        with torch.no_grad():
-            program = torch.export.export(network.take_channels_last(), (example,))
+        program = trace_channels_last(network, size)
         graph = emitted(program) if network.tiling is None else ordered(program)
         path = stem.with_suffix(".tflite")
         write_bytes(path, tflite_bytes(graph))

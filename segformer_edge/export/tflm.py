@@ -12,14 +12,14 @@ from pathlib import Path
 
 import torch
 
-from quantization.sites import Mode, set_mode
 from segformer_edge.errors import UsageError
-from segformer_edge.export.exporter import Exported, example_image
+from segformer_edge.export.exporter import Exported
 from segformer_edge.export.tflite import count_operators, specs_of
 from segformer_edge.export.tflite_emit import KERNELS_MICRO, build_graph
 from segformer_edge.export.tflite_graph import EmittedGraph
 from segformer_edge.export.tflite_memory import arrangement
 from segformer_edge.export.tflite_write import tflite_bytes
+from segformer_edge.export.tracing import trace_channels_last
 from segformer_edge.jsonfile import write_bytes
 from segformer_edge.memory.micro import Allocations, allocations
 from segformer_edge.report.schema import Memory
@@ -34,11 +34,7 @@ def emitted_micro(network: EdgeSegFormer, size: tuple[int, int]) -> EmittedGraph
 
     Raises UsageError for a recipe that leaves operators in float.
     """
-    set_mode(network, Mode.EXPORT)
-    example = example_image(size).permute(0, 2, 3, 1).contiguous()
-    with torch.no_grad():
-        program = torch.export.export(network.take_channels_last(), (example,))
-    graph = build_graph(program, KERNELS_MICRO, image_channels_last=True)
+    graph = build_graph(trace_channels_last(network, size), KERNELS_MICRO, image_channels_last=True)
     in_float = sorted({op.code for op in graph.operators if op.output.dtype == "float32"})
     if in_float:
         raise UsageError(
