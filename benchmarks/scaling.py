@@ -13,6 +13,7 @@ import io
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -52,18 +53,18 @@ class Point:
     attention_macs: int
 
 
-def macs_of(config: SegformerConfig, side: int) -> tuple[int, int]:
-    """Multiply-accumulates of the folded network at ``side`` x ``side``: (linear, attention)."""
+def macs_of(config: SegformerConfig, size: tuple[int, int]) -> tuple[int, int]:
+    """Multiply-accumulates of the folded network for an input of ``size``: (linear, attention)."""
     linear = attention = 0
-    inputs, stride = 3, 1
+    inputs, stride, pixels = 3, 1, prod(size)
     stages = zip(
         config.embed_dims, config.depths, config.reduction_sides, config.mlp_ratios, config.patch_kernels,
         config.patch_strides, strict=True,
     )  # fmt: skip
-    quarter = (side // config.patch_strides[0]) ** 2
+    quarter = pixels // config.patch_strides[0] ** 2
     for dim, depth, reduction, ratio, kernel, patch in stages:
         stride *= patch
-        tokens = (side // stride) ** 2
+        tokens = pixels // stride**2
         keys = tokens // reduction**2
         linear += tokens * dim * (inputs * kernel**2 + dim)
         reduced = tokens * dim * dim if reduction > 1 else 0
@@ -85,7 +86,7 @@ def point(variant: str, side: int, seconds: float) -> Point:
         peak = measure(file, variant="compiled").inference_growth
     if peak is None:
         raise DataError(f"Memory at {side} was not measured.", hint="Run where the allocator hook works.")
-    return Point(variant, side, timing.median, peak, *macs_of(variant_config(variant, CLASSES), side))
+    return Point(variant, side, timing.median, peak, *macs_of(variant_config(variant, CLASSES), (side, side)))
 
 
 def load(path: Path) -> tuple[str, list[Point]]:

@@ -34,7 +34,7 @@ def test_multiply_accumulates_are_those_that_run(variant, monkeypatch):
     config = variant_config(variant, CLASSES)
     with torch.no_grad():
         EdgeSegFormer(SegFormer(config).eval())(torch.zeros(1, 3, 96, 96))
-    assert (counted["linear"], counted["attention"]) == macs_of(config, 96)
+    assert (counted["linear"], counted["attention"]) == macs_of(config, (96, 96))
 
 
 def test_points_are_measured_written_and_drawn(tmp_path, capsys):
