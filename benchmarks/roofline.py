@@ -117,13 +117,17 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         products, memory = row.least_ms
         title = f"{row.runtime}, {row.size[0]}x{row.size[1]}, {row.classes} classes"
-        cells.append(
-            [
-                title, f"{row.macs / 1e9:.2f}", f"{row.moved_bytes / 2**20:.0f} MiB", f"{row.ms:.1f}", f"{products:.1f}",
-                f"{memory:.1f}", f"{row.macs_per_second / 1e9:.0f}", f"{row.gemm_macs_per_second / 1e9:.0f}",
-                f"{row.share:.0%}",
-            ]
-        )  # fmt: skip
+        figures = (
+            f"{row.macs / 1e9:.2f}",
+            f"{row.moved_bytes / 2**20:.0f} MiB",
+            f"{row.ms:.1f}",
+            f"{products:.1f}",
+            f"{memory:.1f}",
+            f"{row.macs_per_second / 1e9:.0f}",
+            f"{row.gemm_macs_per_second / 1e9:.0f}",
+            f"{row.share:.0%}",
+        )
+        cells.append([f"{row.runtime}, {row.size[0]}x{row.size[1]}, {row.classes} classes", *figures])
     rate = f"{rows[0].copied_bytes_per_second / 1e9:.1f} * 10^9 bytes/s"
     return "\n".join([f"Measured on {machine()}; copying moves {rate}.", "", *lines(header, cells)])
 

@@ -9,6 +9,7 @@ as before, or complete: the report can be read and every file has the hash in it
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -55,22 +56,26 @@ def main() -> int:
     chance, found, begun = random.Random(options.seed), Counter[str](), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         good, out = Path(folder, "good"), Path(folder, "out")
-        start = time.monotonic()
         subprocess.run(command(good, options.targets, None), check=True, stdout=subprocess.DEVNULL)
-        needed = time.monotonic() - start
-        for number in range(options.kills):
+        needed: float | None = None
+        for number in itertools.count():
+            if found["killed"] == options.kills:
+                break
             shutil.rmtree(out, ignore_errors=True)
             if number % 2:
                 shutil.copytree(good, out)
             before = contents(out)
+            start = time.monotonic()
             process = subprocess.Popen(
                 command(out, options.targets, good / "encodings.json"),
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
             # Half of them near the end, where files are moved.
-            least = 0.0 if number % 4 < 2 else 0.5
+            moment = chance.uniform(0.0 if number % 4 < 2 else 0.5, 1.0)
             try:
-                process.wait(timeout=needed * chance.uniform(least, 1.0))
+                process.wait(timeout=None if needed is None else needed * moment)
+                assert process.returncode == 0, process.returncode
+                needed = time.monotonic() - start  # the first run is left alone; a machine's pace changes
                 found["ended before"] += 1
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
