@@ -116,7 +116,6 @@ def table(rows: Sequence[Row]) -> str:
     cells = []
     for row in rows:
         products, memory = row.least_ms
-        title = f"{row.runtime}, {row.size[0]}x{row.size[1]}, {row.classes} classes"
         figures = (
             f"{row.macs / 1e9:.2f}",
             f"{row.moved_bytes / 2**20:.0f} MiB",
