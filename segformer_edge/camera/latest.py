@@ -74,11 +74,6 @@ class Newest(Generic[T]):
             self._number += 1
             self._changed.notify_all()
 
-    def poke(self) -> None:
-        """Wake readers that wait in ``newer``; they get None."""
-        with self._changed:
-            self._changed.notify_all()
-
     def newer(self, than: int, timeout: float) -> tuple[int, T] | None:
         """(number, item) with a number above ``than``; None after ``timeout`` seconds. Raises ClosedError."""
         with self._changed:

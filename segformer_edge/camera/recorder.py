@@ -28,7 +28,7 @@ class Recorder:
     """Writes pictures of one size under a temporary name; ``finish`` gives the file its own."""
 
     def __init__(self, path: Path, fps: float | None) -> None:
-        """``fps`` of a file's frames, each written once; None for a camera, whose pictures follow the clock."""
+        """``fps`` of a file's frames, each written once; None where they follow the clock, as a camera's do."""
         self._path = path
         self._temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mp4")
         self._fps = fps

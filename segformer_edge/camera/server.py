@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 import json
 import socket
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from functools import cached_property
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
+from select import select
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from segformer_edge.camera.latest import ClosedError
 from segformer_edge.camera.session import CameraSession
 from segformer_edge.camera.streaming import Streamer
 from segformer_edge.errors import UsageError
+from segformer_edge.verbosity import warn
 
 #: Browsers that may look at the stream at the same time, and connections in all.
 MOST_WATCHERS, MOST_CONNECTIONS = 8, 32
@@ -78,7 +81,8 @@ class PageServer(ThreadingHTTPServer):
     def stop(self) -> None:
         """Answer no more; open streams end."""
         self.session.controls.ended.set()
-        self.shutdown()
+        if self._thread.is_alive():  # else nobody serves, and shutdown would wait for ever
+            self.shutdown()
         self.server_close()
         self.streamer.pictures.close()
 
@@ -97,7 +101,10 @@ class PageServer(ThreadingHTTPServer):
             self._connections.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that went away is no error."""
+        """A browser that went away is no error; anything else is told."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            warn(f"the page could not answer: {type(error).__name__}: {error}")
 
     def knows(self, host_header: str) -> bool:
         """Whether a request was meant for this machine.
@@ -142,6 +149,25 @@ class _Handler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         super().setup()
+
+    def handle_one_request(self) -> None:
+        """One request, which must be there within ``_PATIENCE``, however slowly its bytes come."""
+        self._deadline = threading.Timer(_PATIENCE, self._give_up)
+        self._deadline.daemon = True
+        self._deadline.start()
+        try:
+            super().handle_one_request()
+        finally:
+            self._deadline.cancel()
+
+    def send_response(self, code: int, message: str | None = None) -> None:
+        """The request is there."""
+        self._deadline.cancel()
+        super().send_response(code, message)
+
+    def _give_up(self) -> None:
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
 
     def do_GET(self) -> None:
         """The page, its state, the stream."""
@@ -209,10 +235,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _gone(self) -> bool:
         """Whether the browser closed the connection; it sends nothing after its request."""
-        try:
-            return self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-        except BlockingIOError:
-            return False
+        # Asked first: a socket with a timeout waits that long in recv, whatever its flags say.
+        return bool(select([self.connection], [], [], 0)[0]) and self.connection.recv(1, socket.MSG_PEEK) == b""
 
     def _meant_for_us(self) -> bool:
         if self.server.session.controls.ended.is_set():  # a browser's connection outlives the server's

@@ -78,8 +78,9 @@ class CameraSession:
         self._inference = threading.Thread(target=self._segment_all, name="inference", daemon=True)
         self._live = source.live
         self._error: BaseException | None = None
+        by_clock = self._live or config.realtime  # late frames are dropped
         self._recorder = (
-            None if config.record is None else Recorder(config.record, None if self._live else source.fps or 5)
+            None if config.record is None else Recorder(config.record, None if by_clock else source.fps or 5)
         )
         self._unusable = 0
         self._status: tuple[float, Status] | None = None
@@ -116,8 +117,9 @@ class CameraSession:
         """End all threads and close every file. Raises DiskFullError where the recording turns out to be broken."""
         self.controls.ended.set()
         self._slot.close()
-        self._inference.join()
-        self._capture.join(1.0)  # one that hangs in its driver ends with the process
+        for thread, patience in ((self._inference, None), (self._capture, 1.0)):
+            if thread.ident is not None:  # was started
+                thread.join(patience)  # a capture that hangs in its driver ends with the process
         self.results.close()
         self.seconds = time.monotonic() - self._begun
         if self._recorder is not None:

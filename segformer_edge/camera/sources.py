@@ -68,11 +68,6 @@ def open_source(config: CameraConfig) -> Source:
     return VideoFile(path, config.loop)
 
 
-def is_live(text: str) -> bool:
-    """Whether the source named ``text`` is a camera."""
-    return text == "picamera" or re.fullmatch(r"(?:/dev/video)?\d{1,3}", text, flags=re.ASCII) is not None
-
-
 def check_frame(frame: object) -> npt.NDArray[np.uint8]:
     """``frame`` if it is a picture. Raises BadFrameError: drivers hand out empty ones after a disturbed transfer."""
     if not isinstance(frame, np.ndarray) or frame.size == 0:

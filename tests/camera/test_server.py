@@ -140,6 +140,36 @@ def test_stop_and_start(page):
     stream.close()
 
 
+def test_a_stream_outlives_a_pause(page):
+    """Longer than a second, after which the server looks whether the browser is still there."""
+    stream = Stream(page)
+    assert stream.head() == 200 and stream.picture() is not None
+    change(page, running=False)
+    time.sleep(2.5)
+    change(page, running=True)
+    stood = page.session.statistics.frames
+    stream.socket.settimeout(3)
+    until(lambda: stream.picture() is not None and page.session.statistics.frames > stood + 3)
+    stream.close()
+    until(lambda: page.streamer.watchers == 0)
+
+
+def test_a_request_that_never_ends_is_let_go(page, monkeypatch):
+    """Byte by byte, each in time."""
+    monkeypatch.setattr(server_module, "_PATIENCE", 0.5)
+    client = socket.create_connection(page.server_address, timeout=10)
+    client.sendall(b"GET / HTTP/1.1\r\nX: ")
+    end, closed = time.monotonic() + 5, False
+    while not closed:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+        try:
+            client.sendall(b"a")
+        except OSError:
+            closed = True
+    client.close()
+
+
 @pytest.mark.parametrize(
     ("path", "body", "headers", "status"),
     [
@@ -234,6 +264,14 @@ def test_the_command_says_where_the_page_is(stub, clip, capsys):
     assert re.search(r"The page is at http://127\.0\.0\.1:\d+/\n$", capsys.readouterr().err)
     assert run(main, ["model.tflite", "--source", str(clip), "--serve", "0", "--host", "0.0.0.0"]) == 0
     assert "Everybody who can reach this address sees the camera" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("page_too", [[], ["--serve", "0"]])
+def test_a_start_that_fails_ends_at_once(page_too, stub, clip, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "labels"
+    assert run(main, ["model.tflite", "--source", str(clip), "--labels", str(folder), *page_too]) == 2
+    assert "Cannot make the folder" in capsys.readouterr().err
 
 
 def test_a_taken_port(page, stub, clip, capsys):

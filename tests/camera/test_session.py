@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import cv2
@@ -124,6 +125,19 @@ def test_a_recording_follows_the_clock(tmp_path):
     capture = cv2.VideoCapture(str(tmp_path / "out.mp4"))
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == recorder.written == 13  # 10 a second, the gap left out
     capture.release()
+
+
+def test_a_file_at_its_own_speed_is_recorded_so(start, clip, tmp_path):
+    """Late frames are dropped: what is left does not play faster for it."""
+    config = CameraConfig(source=str(clip), loop=True, realtime=True, record=tmp_path / "out.mp4", frames=6)
+    begun = time.monotonic()
+    session = start(config, segmenter=StubSegmenter(0.3))
+    finish(session)
+    seconds = time.monotonic() - begun
+    session.close(keep_recording=True)
+    capture = cv2.VideoCapture(str(tmp_path / "out.mp4"))
+    lasts = capture.get(cv2.CAP_PROP_FRAME_COUNT) / capture.get(cv2.CAP_PROP_FPS)
+    assert seconds - 1.0 < lasts < seconds + 0.5
 
 
 def test_a_full_disk_stops_the_recording_before_it(tmp_path, monkeypatch):
