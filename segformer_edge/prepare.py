@@ -164,7 +164,7 @@ def recipe_for(options: QuantizeOptions, targets: Sequence[Target]) -> Recipe:
     if options.recipe and options.encodings:
         raise UsageError("--encodings already says what is quantized and how; leave out --recipe.")
     names = {options.recipe} if options.recipe else {target.recipe for target in targets}
-    if len(names) > 1:
+    if len(names) > 1 and options.encodings is None:
         raise UsageError(
             f"These targets use different recipes ({', '.join(sorted(map(str, names)))}).",
             hint="Run them one at a time, or name one for all: --recipe NAME_OR_FILE",

@@ -126,7 +126,7 @@ def load_class_map(path: Path) -> ClassMap:
         return reader(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UsageError(f"Cannot read the class map '{path}': {error.strerror or error}.") from None
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, csv.Error) as error:
         raise UsageError(f"Cannot read the class map '{path}': {error}.") from None
     except UsageError as error:
         raise UsageError(f"In '{path}': {error.args[0]}", hint=error.hint) from None

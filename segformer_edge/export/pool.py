@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -84,7 +86,8 @@ def run_jobs(
             time.sleep(_POLL_SECONDS)
     finally:
         for process in running.values():
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # with the compilers it started
         for process in running.values():
             process.wait()
     return {name: outcomes[name] for name in jobs}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -132,9 +133,11 @@ def run_job(job: Job) -> None:
 
 
 def _end_with_parent(parent: int) -> None:
-    """Watch the parent process: one that was killed cannot take its workers down itself."""
+    """Watch the parent process: one that was killed cannot take its workers and their compilers down itself."""
     while os.getppid() == parent:
         time.sleep(1.0)
+    if os.getpgrp() == os.getpid():  # a group of its own, as the pool starts it
+        os.killpg(0, signal.SIGKILL)
     os._exit(1)
 
 

@@ -81,7 +81,7 @@ def _check_safetensors_size(path: Path) -> None:
             header = json.loads(file.read(length))
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
             promised = 8 + length + max(ends, default=0)
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
             raise CheckpointError(
                 f"'{path}' is damaged: its safetensors header cannot be parsed.",
                 hint="Copy or download the file again.",
