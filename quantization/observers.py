@@ -63,6 +63,8 @@ class HistogramObserver(MinMaxObserver):
     """A histogram whose range grows by whole factors of two, so that old counts merge without error."""
 
     BINS = 2048
+    #: Elements of one count: torch.histc counts in float32, exact up to here.
+    PIECE = 1 << 24
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,7 +80,8 @@ class HistogramObserver(MinMaxObserver):
             self.limit = largest
         while self.limit < largest:
             self._double()
-        self.counts += torch.histc(x.detach().float(), self.BINS, -self.limit, self.limit).double().cpu()
+        for piece in x.detach().float().flatten().split(self.PIECE):
+            self.counts += torch.histc(piece, self.BINS, -self.limit, self.limit).double().cpu()
 
     @property
     def usable(self) -> bool:

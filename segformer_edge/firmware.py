@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from segformer_edge.memory.micro import Allocations
     from segformer_edge.runtime.metadata import ArtifactMetadata
 
-NAMES = ("model_data.c", "model_data.h", "README.md")
+NAMES = ("model_data.c", "model_data.h", "model_data.md")
 #: Bytes a line of the array.
 _ROW = 20
 #: The method of MicroMutableOpResolver that adds an operator, where it is not the name in camel case.
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     metadata = ArtifactMetadata.load(options.file)
     if metadata.format != "tflm":
         raise UsageError(
-            f"'{options.file}' was made for {metadata.format}, not for TFLite Micro.",
+            f"'{options.file}' was made for {metadata.target}, not for TFLite Micro's own kernels.",
             hint="python -m segformer_edge.quantize --targets tflm writes such a file.",
         )
     RUNTIMES[metadata.format].check(options.file)

@@ -79,7 +79,8 @@ def quantize(options: QuantizeOptions, tell: Progress | None = None) -> Report:
                 again = _export(
                     loaded, [target], size, replace(options, memory_budget=tighter), folder, Path(scratch), tell
                 )
-                found = judge.judge(target, again[target.name], tell.bars)
+                if not isinstance(again[target.name], ExportFailure):  # else the first file stands, over its budget
+                    found = judge.judge(target, again[target.name], tell.bars)
             if options.profile:
                 tell.step(f"profile {target.name}")
                 looked = look_into(found, folder.path)

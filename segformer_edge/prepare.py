@@ -31,6 +31,8 @@ Image = npt.NDArray[np.uint8]
 CALIBRATION_IMAGES = 64
 #: Of the calibration images, how many are held back to compare each file with the references; at most a fifth of them.
 HELD_BACK = 4
+#: With fewer images the ranges are unsteady, and one is held back.
+_ENOUGH = 5
 
 
 @dataclass(frozen=True)
@@ -114,10 +116,12 @@ def calibration_images(
             f"The weights '{options.weights}' need images to calibrate on.",
             hint="Name a folder of 20 to 100 typical images: --calibration DIR",
         )
-    count = min(HELD_BACK, len(images) // 5)
-    if not count:
+    few = len(images) < _ENOUGH
+    if few and options.encodings is None:
         tell.warn(f"only {len(images)} calibration image(s); 20 or more give steadier ranges")
-        return images, images[-1:]
+    if len(images) == 1:
+        return images, images
+    count = 1 if few else min(HELD_BACK, len(images) // _ENOUGH)
     step = len(images) // count
     held = range(step - 1, len(images), step)[:count]
     return [image for i, image in enumerate(images) if i not in held], [images[i] for i in held]

@@ -99,6 +99,14 @@ def _budget(wanted: int, meaning: str, used: int, plan: Plan | None) -> Budget:
     )  # fmt: skip
 
 
+def _loss(drop: float, max_drop: float, output: str) -> str:
+    """Why a file fails the accuracy gate."""
+    text = f"mIoU drops by {drop:.4f}, more than --max-drop {max_drop:g} points."
+    # float32 is scored by its logits at full size.
+    more = " Labels at a quarter of the size cost some of it, in float32 too; --output logits does without."
+    return text + more if output == "labels" else text
+
+
 class Judge:
     """Runs exported files and decides their status; keeps a Segmenter for each that is not failed."""
 
@@ -223,7 +231,7 @@ class Judge:
         return replace(
             report,
             status="below_accuracy" if over else "ok",
-            error=f"mIoU drops by {drop:.4f}, more than --max-drop {self.gates.max_drop:g} points." if over else None,
+            error=_loss(drop, self.gates.max_drop, segmenter.metadata.output.kind) if over else None,
             miou=result.miou,
             miou_drop=drop,
             agreement_fp32=result.agreement["fp32"],

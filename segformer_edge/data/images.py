@@ -76,7 +76,10 @@ def read_labels(path: str | os.PathLike) -> np.ndarray:
 
 def _decode(path: Path, flags: int) -> np.ndarray:
     """Decode with OpenCV, checking what it lets pass: short files decode to grey rows."""
-    data = _bytes(path)
+    return _decoded(path, _bytes(path), flags)
+
+
+def _decoded(path: Path, data: bytes, flags: int) -> np.ndarray:
     problem = _truncation(data)
     if problem:
         raise DataError(f"{path} is damaged: {problem}.", hint="Copy or download it again, or take it out.")
@@ -154,13 +157,9 @@ def _read_indexed_png(path: Path) -> np.ndarray:
         if kind != b"tRNS":
             out += chunk
         offset += 12 + length
-    if b"IEND" not in out[-12:]:
-        raise DataError(f"{path} is damaged: the PNG has no end chunk.", hint="Copy or download it again.")
-    with _quiet_opencv():
-        pixels = cv2.imdecode(np.frombuffer(bytes(out), np.uint8), cv2.IMREAD_COLOR)
-    if pixels is None:
-        raise DataError(f"{path} is not a PNG OpenCV can read.", hint="Save it again as an 8-bit grey PNG.")
-    return np.ascontiguousarray(pixels[:, :, 0])
+        if kind == b"IEND":  # some programs write more behind it
+            break
+    return np.ascontiguousarray(_decoded(path, bytes(out), cv2.IMREAD_COLOR)[:, :, 0])
 
 
 @contextmanager

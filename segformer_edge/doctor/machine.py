@@ -53,7 +53,9 @@ def _memory(root: Path) -> Finding:
     limit = _read(root / "sys/fs/cgroup/memory.max").strip()
     total, free = sizes.get("MemTotal", 0), sizes.get("MemAvailable", 0)
     if limit.isdigit():
-        total, free = min(total, int(limit)), min(free, int(limit))
+        used = _read(root / "sys/fs/cgroup/memory.current").strip()
+        left = int(limit) - (int(used) if used.isdigit() else 0)
+        total, free = min(total, int(limit)), min(free, max(left, 0))
     detail = f"{_gib(free)} free of {_gib(total)}"
     if free < _MEMORY_FOR_EXPORT:
         detail += "; exporting takes about 1.5 GiB: name one of --targets at a time"

@@ -66,7 +66,7 @@ TARGETS: dict[str, Target] = {
             "openvino",
             "segformer_edge.export.openvino:OpenVINOExporter",
             "mixed",
-            ("torch", "openvino", "onnx", "onnxscript"),
+            ("torch", "openvino", "onnx", "onnxscript", "onnxruntime"),
             "openvino",
             "x86 and Arm CPUs: OpenVINO IR, .xml and .bin",
             slow_to_measure=True,

@@ -138,11 +138,6 @@ class EmittedGraph:
                 seen.add(tensor)
                 yield tensor
 
-    @property
-    def has_int16(self) -> bool:
-        """Whether any tensor is 16 bits wide."""
-        return any(tensor.dtype == "int16" for tensor in self.tensors())
-
 
 def without_unused(graph: EmittedGraph) -> EmittedGraph:
     """``graph`` without the operators whose results nothing reads."""

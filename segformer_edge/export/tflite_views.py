@@ -40,10 +40,6 @@ class View:
         """The order without axes of size 1, which may stand anywhere."""
         return tuple(axis for axis in self.order if self.shape[axis] != 1)
 
-    def lies_as(self, order: tuple[int, ...]) -> bool:
-        """Whether memory holds what it would hold in ``order``."""
-        return self.significant == View(self.shape, order).significant
-
     def permuted(self, dims: tuple[int, ...]) -> View:
         """The same memory as ``x.permute(dims)``."""
         return View(tuple(self.shape[axis] for axis in dims), tuple(dims.index(axis) for axis in self.order))

@@ -31,11 +31,6 @@ _SCRATCH = ("kernels' scratch", "#eeca3b")
 _ANNOTATED = 4
 
 
-def plot_formats() -> tuple[str, ...]:
-    """Suffixes of ``--plot``."""
-    return tuple(_RENDER)
-
-
 def check_plot(path: Path) -> None:
     """Raise before minutes of measuring: UsageError for a suffix or folder that will not do, MissingBackendError."""
     if path.suffix.lower() not in _RENDER:
@@ -116,7 +111,9 @@ def _render(profile: FileProfile, form: str, inline: bool = False) -> bytes:
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small", frameon=False)
     content = io.BytesIO()
     about = dict.fromkeys(("Date", "Creator", "Format", "Type") if inline else ("Date",)) if form == "svg" else None
-    with rc_context({"svg.hashsalt": "segformer_edge", "svg.fonttype": "none" if inline else "path"}):
+    # Names of files and operators are no formulas, whatever dollars are in them.
+    settings = {"svg.hashsalt": "segformer_edge", "svg.fonttype": "none" if inline else "path"}
+    with rc_context({**settings, "text.parse_math": False}):
         figure.savefig(content, format=form, metadata=about, transparent=inline)
     return content.getvalue()
 

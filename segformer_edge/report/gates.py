@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,11 @@ class Check:
         return "not checked" if self.passed is None else "PASS" if self.passed else "FAIL"
 
 
+def percent(share: float) -> str:
+    """A share as text, "99.98 %": cut, not rounded, since 99.99 must not read as "all"."""
+    return f"{math.floor(share * 1e4 + 1e-9) / 100:.2f} %"
+
+
 def checks_of(target: TargetReport, gates: Gates) -> tuple[Check, ...]:
     """Agreement, accuracy and memory, in that order; of a target without a file, that alone."""
     if target.status == "failed" and target.agreement_checked is None:
@@ -65,8 +71,7 @@ def _agreement(target: TargetReport, gates: Gates) -> Check:
     name, share = "agreement", target.agreement_checked
     if share is None:
         return Check(name, None, about="the report is of an earlier version")
-    # Cut, not rounded: what is below the bound must not read as the bound.
-    figure = f"{int(share * 1e4) / 100:.2f} % of pixels as the INT8 reference"
+    figure = f"{percent(share)} of pixels as the INT8 reference"
     return Check(name, share >= gates.min_agreement, figure, f"at least {gates.min_agreement:.0%}")
 
 
@@ -75,9 +80,13 @@ def _accuracy(target: TargetReport, gates: Gates) -> Check:
     if target.miou_drop is None:
         why = "the file was refused before" if target.status == "failed" else "no labelled images (--eval)"
         return Check(name, None, about=why)
-    points = round(target.miou_drop * 100, 2) + 0.0  # no "-0.00"
-    figure = f"{points:.2f} points of mIoU lost" if points >= 0 else f"{-points:.2f} points of mIoU gained"
-    return Check(name, gates.drop_fits(target.miou_drop), figure, f"at most {gates.max_drop:g} lost against float32")
+    fits = gates.drop_fits(target.miou_drop)
+    exact = target.miou_drop * 100
+    # What is beyond the bound must not read as the bound.
+    digits = 2 if fits or round(exact, 2) > gates.max_drop else 4
+    points = round(exact, digits) + 0.0  # no "-0.00"
+    figure = f"{points:.{digits}f} points of mIoU lost" if points >= 0 else f"{-points:.2f} points of mIoU gained"
+    return Check(name, fits, figure, f"at most {gates.max_drop:g} lost against float32")
 
 
 def _memory(target: TargetReport, gates: Gates) -> Check:

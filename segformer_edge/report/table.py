@@ -12,6 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from segformer_edge.report import gates
 from segformer_edge.report.classes import worst_class
 from segformer_edge.report.schema import Report, TargetReport
 
@@ -104,9 +105,8 @@ def _number(value: float | None, digits: int = 4) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A share as text: "99.98 %"."""
-    # Cut, not rounded: 99.99 must not read as "all pixels agree".
-    return NOT_MEASURED if value is None else f"{int(value * 1e4) / 100:.2f} %"
+    """A share as ``gates.percent`` has it, or that there is none."""
+    return NOT_MEASURED if value is None else gates.percent(value)
 
 
 def _drop(target: TargetReport) -> str:

@@ -21,6 +21,10 @@ LABELS_DTYPES = ("uint8", "int8", "int16", "int32", "int64")
 #: Ends the target's name in the sidecar of a file that computes on the host what an NPU's file computes there.
 HOST = "-host"
 _CHUNK = 1 << 20
+#: The least and the largest normal float32, as which runtimes keep scales.
+_SCALES = (2.0**-126, (2 - 2.0**-23) * 2.0**127)
+#: Integers of the quantized dtypes, from the least to the largest.
+_ZERO_POINTS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-(1 << 15), (1 << 15) - 1)}
 
 
 @dataclass(frozen=True)
@@ -216,8 +220,12 @@ class ArtifactMetadata:
         if self.input.shape != shape:
             f.fail("input.shape", f"is {list(self.input.shape)}; with this size and layout it is {list(shape)}")
         for name, tensor in (("input", self.input), ("output", self.output)):
-            if tensor.scale is not None and tensor.scale <= 0:
-                f.fail(f"{name}.scale", f"is {tensor.scale}; a scale is positive")
+            if tensor.scale is not None and not _SCALES[0] <= tensor.scale <= _SCALES[1]:
+                f.fail(f"{name}.scale", f"is {tensor.scale}; a scale is positive, and a float32")
+            if tensor.zero_point is not None and tensor.dtype in _ZERO_POINTS:
+                low, high = _ZERO_POINTS[tensor.dtype]
+                if not low <= tensor.zero_point <= high:
+                    f.fail(f"{name}.zero_point", f"is {tensor.zero_point}; {tensor.dtype} holds {low} to {high}")
             quantized = tensor.dtype != "float32" and not (tensor is self.output and self.output.kind == "labels")
             if quantized and (tensor.scale is None or tensor.zero_point is None):
                 f.fail(f"{name}.scale", f"or zero_point is null, but {tensor.dtype} needs both")

@@ -121,9 +121,8 @@ def load_recipe(name_or_file: str, **overrides: object) -> Recipe:
     if path.suffix == ".toml":
         if not path.is_file():
             raise UsageError(f"There is no recipe file {path}.", hint=f"Bundled ones: {', '.join(bundled_recipes())}.")
-        text = path.read_text(encoding="utf-8")
     elif name_or_file in bundled_recipes():
-        text = (files("segformer_edge.training") / "recipes" / f"{name_or_file}.toml").read_text(encoding="utf-8")
+        path = Path(str(files("segformer_edge.training") / "recipes" / f"{name_or_file}.toml"))
     else:
         near = difflib.get_close_matches(name_or_file, bundled_recipes(), n=1)
         guess = f"Did you mean '{near[0]}'? " if near else ""
@@ -132,8 +131,10 @@ def load_recipe(name_or_file: str, **overrides: object) -> Recipe:
             hint=f"{guess}Bundled ones: {', '.join(bundled_recipes())}; or give a .toml file.",
         )
     try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"Cannot read the recipe {path}: {error.strerror or error}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"Recipe {name_or_file} is not TOML: {error}.") from None
     values |= {key: value for key, value in overrides.items() if value is not None}
     try:

@@ -91,6 +91,7 @@ def test_tables_that_do_not_fit(tmp_path, text, message):
         (".json", '{"classes": {"road": "a"}, "init": {"b": "road"}}'),
         (".toml", "classes = 3"),
         (".txt", "road a"),
+        (".csv", 'source,target\n"' + "a" * 200_000),  # a quote that nobody closed
     ],
 )
 def test_files_that_are_no_table(tmp_path, suffix, text):

@@ -1,5 +1,7 @@
 """Reading images and label maps, good and bad."""
 
+import zlib
+
 import cv2
 import numpy as np
 import pytest
@@ -86,6 +88,22 @@ def test_indexed_png_gives_indices_not_colours(tmp_path):
     indexed.putpalette(np.random.default_rng(1).integers(0, 256, 768).tolist())
     indexed.save(tmp_path / "indexed.png")
     np.testing.assert_array_equal(read_labels(tmp_path / "indexed.png"), labels)
+
+
+def test_indexed_png_with_something_behind_its_end(tmp_path):
+    labels = np.random.default_rng(0).integers(0, 21, (17, 23), np.uint8)
+    path = tmp_path / "indexed.png"
+    indexed = Image.fromarray(labels, "P")
+    indexed.putpalette(list(range(256)) * 3)
+    indexed.save(path)
+    path.write_bytes(path.read_bytes() + b"notes of a camera")
+    np.testing.assert_array_equal(read_labels(path), labels)
+    damaged = bytearray(path.read_bytes())
+    damaged[16:24] = (100_000).to_bytes(4, "big") * 2  # width and height
+    damaged[29:33] = zlib.crc32(damaged[12:29]).to_bytes(4, "big")
+    path.write_bytes(damaged)
+    with pytest.raises(DataError, match=r"indexed\.png"):
+        read_labels(path)
 
 
 def test_coloured_or_too_large_labels_are_refused(tmp_path, picture):

@@ -99,6 +99,8 @@ def test_the_machine(tmp_path):
     cpu, memory, disk, python = machine_findings(tmp_path, Path())
     assert "Raspberry Pi 5" in cpu.detail and "dotprod" in cpu.detail and "AVX" not in cpu.detail
     assert memory.detail.startswith("1.0 GiB free of 1.0 GiB") and "--targets" in memory.detail
+    (tmp_path / "sys/fs/cgroup/memory.current").write_text(f"{2**29}\n")
+    assert machine_findings(tmp_path, Path())[1].detail.startswith("0.5 GiB free of 1.0 GiB")
     assert "GiB free" in disk.detail and python.works
     empty = machine_findings(tmp_path / "nothing")
     assert "unknown CPU" in empty[0].detail

@@ -130,6 +130,12 @@ def test_damaged_safetensors_header(state, saved):
     refuse(path, path, "damaged")
 
 
+def test_safetensors_header_without_an_end(tmp_path):
+    header = b'{"a":' + b"[" * 100_000
+    (tmp_path / "deep.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    refuse(tmp_path / "deep.safetensors", tmp_path / "deep.safetensors", "damaged")
+
+
 def test_safetensors_with_bytes_too_many(state, saved):
     path = saved(state)
     path.write_bytes(path.read_bytes() + b"\0" * 64)

@@ -60,6 +60,15 @@ def test_histogram_loses_no_count_when_its_range_doubles(tensors):
     assert observer.limit >= np.abs(everything).max()
 
 
+def test_histogram_counts_large_maps_in_pieces(monkeypatch):
+    """torch.histc counts in float32."""
+    monkeypatch.setattr(HistogramObserver, "PIECE", 100)
+    whole, observer = torch.linspace(-1, 1, 1001), HistogramObserver()
+    observer.observe(whole)
+    expected = torch.histc(whole, HistogramObserver.BINS, -observer.limit, observer.limit)
+    assert torch.equal(observer.counts, expected.double())
+
+
 def test_histogram_keeps_old_counts_where_they_were():
     first, second = np.linspace(-1, 1, 999, dtype=np.float32), np.array([6.5], np.float32)
     observer = observed(HistogramObserver(), [first, second])

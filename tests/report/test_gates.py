@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from segformer_edge.report.gates import Gates, checks_of
+from segformer_edge.report.gates import Gates, checks_of, percent
 from segformer_edge.report.schema import TargetReport
 
 
@@ -18,6 +20,17 @@ def verdicts(target: TargetReport, gates: Gates) -> list[str]:
 def test_a_loss_exactly_at_the_limit_passes(report, drop, passed):
     check = checks_of(replace(report.targets[0], miou_drop=drop), Gates(1.0))[1]
     assert check.passed is passed and check.bound == "at most 1 lost against float32"
+
+
+@pytest.mark.parametrize(("drop", "figure"), [(0.01004, "1.0040 points"), (0.01, "1.00 points"), (0.02, "2.00 points")])
+def test_what_is_beyond_the_limit_does_not_read_as_the_limit(report, drop, figure):
+    assert checks_of(replace(report.targets[0], miou_drop=drop), Gates(1.0))[1].figure.startswith(figure)
+
+
+@given(hundredths=st.integers(0, 10_000))
+def test_shares_are_cut_and_exact_ones_stay(hundredths):
+    assert percent(hundredths / 10_000) == f"{hundredths // 100}.{hundredths % 100:02d} %"
+    assert percent((hundredths + 0.9) / 10_000) == percent(hundredths / 10_000)
 
 
 def test_what_was_not_asked_for_is_not_a_pass(report, over_budget):

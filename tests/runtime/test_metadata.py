@@ -87,6 +87,17 @@ def test_a_wrong_field_is_named(artifact, keys, value, words):
 
 
 @pytest.mark.parametrize(
+    ("scale", "zero_point", "words"),
+    [(0.02, 128, "int8 holds -128 to 127"), (0.02, -129, "int8 holds"), (1e-60, 0, "a float32"), (1e60, 0, "a float32")],
+)
+def test_what_no_int8_tensor_has_is_refused(artifact, scale, zero_point, words):
+    for key, value in (("dtype", "int8"), ("scale", scale), ("zero_point", zero_point)):
+        change(artifact, f"input/{key}", value)
+    with pytest.raises(ArtifactError, match=words):
+        ArtifactMetadata.load(artifact)
+
+
+@pytest.mark.parametrize(
     "text", ["", "{", "[1, 2]", "null", '{"schema_version": NaN}', "[" * 100_000, '{"a": "\udcff"}']
 )
 def test_a_sidecar_that_is_no_json_object_is_refused(artifact, text):

@@ -69,6 +69,13 @@ def test_bad_recipes_say_which_key(tmp_path, text, message):
     assert "bad.toml" in str(caught.value)
 
 
+@pytest.mark.parametrize("content", [b'name = "\xe4"', b"x = " + b"[" * 100_000])
+def test_what_is_no_text_or_too_deep_is_no_toml(tmp_path, content):
+    (tmp_path / "bad.toml").write_bytes(content)
+    with pytest.raises(UsageError, match="not TOML"):
+        load_recipe(str(tmp_path / "bad.toml"))
+
+
 def test_unknown_recipes(tmp_path):
     with pytest.raises(UsageError, match="Did you mean 'demo'"):
         load_recipe("dmo")

@@ -27,7 +27,7 @@ def sidecar(
     output_layout: str = "nchw",
     labels_shape: tuple[int, ...] | None = None,
 ) -> ArtifactMetadata:
-    """What an exporter would write for a ``.pte``."""
+    """What an exporter would write for a ``.pte``. Zero points are int8's; uint8's are 128 more."""
     height, width, classes = *size, len(CLASS_NAMES)
     quantized = output_dtype != "float32" and kind == "logits"
     shape = (1, classes, height // 4, width // 4) if output_layout == "nchw" else (1, height // 4, width // 4, classes)
@@ -45,7 +45,7 @@ def sidecar(
             layout=input_layout,
             dtype=input_dtype,
             scale=input_scale,
-            zero_point=input_zero_point,
+            zero_point=input_zero_point + 128 if input_dtype == "uint8" and input_zero_point else input_zero_point,
         ),
         output=OutputSpec(
             name=None,
@@ -94,7 +94,7 @@ def wrong_sidecars() -> Iterator[tuple[str, str, bool]]:
                 place[path[-1]] = value
             text = json.dumps(changed)
             # Its integers have 32 bits.
-            if value == 1 << 40 and (path[-1] == "zero_point" or "shape" in path):
+            if value == 1 << 40 and "shape" in path:
                 continue
             # The app leaves out what it does not need: the recipe, the tools, where the weights came from.
             if path[0] in ("recipe", "tools", "target", "encodings_sha256") or path[-1] in ("name", "source", "sha256"):

@@ -5,11 +5,13 @@ enum class Layout { NCHW, NHWC }
 /** Element types of the network's input and output, by their names in the metadata. */
 enum class DType(
     val bytes: Int,
+    /** What a quantized tensor of it holds; null where it is none. */
+    val integers: IntRange? = null,
 ) {
     FLOAT32(4),
-    UINT8(1),
-    INT8(1),
-    INT16(2),
+    UINT8(1, 0..255),
+    INT8(1, -128..127),
+    INT16(2, -32768..32767),
     INT32(4),
     INT64(8),
     ;
@@ -53,6 +55,10 @@ data class Metadata(
         private const val MOST_CLASSES = 255
         private const val LARGEST_SIDE = 1 shl 13
         private const val HASH_LENGTH = 64
+
+        /** The least and the largest normal float32. */
+        private const val LEAST_SCALE = 1.1754943508222875E-38
+        private const val LARGEST_SCALE = 3.4028234663852886E38
         private val FORMATS = listOf("executorch", "tflite", "openvino", "onnx")
         private val INPUTS = listOf(DType.FLOAT32, DType.UINT8, DType.INT8)
         private val LOGITS = listOf(DType.FLOAT32, DType.INT8, DType.UINT8, DType.INT16)
@@ -150,7 +156,17 @@ data class Metadata(
             f: JsonFields,
         ) {
             val scale = tensor.scale
-            if (scale != null && scale <= 0) f.fail("$name.scale", "is $scale; a scale is positive")
+            if (scale != null && scale !in LEAST_SCALE..LARGEST_SCALE) {
+                f.fail("$name.scale", "is $scale; a scale is positive, and a float32")
+            }
+            val range = tensor.dtype.integers
+            val zeroPoint = tensor.zeroPoint
+            if (zeroPoint != null && range != null && zeroPoint !in range) {
+                f.fail(
+                    "$name.zero_point",
+                    "is $zeroPoint; ${tensor.dtype.text} holds ${range.first} to ${range.last}",
+                )
+            }
             if (needed && (scale == null || tensor.zeroPoint == null)) {
                 f.fail("$name.scale", "or zero_point is null, but ${tensor.dtype.text} needs both")
             }

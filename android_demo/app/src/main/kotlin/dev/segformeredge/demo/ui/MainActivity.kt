@@ -140,7 +140,6 @@ class MainActivity :
     override fun display(): Display = windowManager.defaultDisplay
 
     private fun requestCamera() {
-        asked = true
         requestPermissions(arrayOf(Manifest.permission.CAMERA), CAMERA_REQUEST)
     }
 
@@ -151,6 +150,7 @@ class MainActivity :
     ) {
         // Empty where the dialog was put away; the next start of the camera asks again.
         if (requestCode != CAMERA_REQUEST || grantResults.isEmpty()) return
+        asked = true
         if (grantResults[0] == PackageManager.PERMISSION_GRANTED) {
             notice.hide()
             if (metadata == null && store.carried().isEmpty()) showNoModel()

@@ -32,11 +32,16 @@ class ModelStore(
         val current =
             reading(sidecar) { context.assets.open(sidecar).use { it.readBytes() } }
         // The sidecar has the model's hash: where it is the same, so is the model, and opening checks that.
-        if (!copied.isFile || !copied.readBytes().contentEquals(current) || !File(folder, name).isFile) {
-            copied.delete()
-            copy(context.assets.open(name), folder, name)
-            copy(current.inputStream(), folder, sidecar)
+        if (copied.isFile && copied.readBytes().contentEquals(current) && File(folder, name).isFile) {
+            try {
+                return ModelFiles.open(File(folder, name))
+            } catch (_: ModelException) {
+                // The copy was damaged, by a power cut perhaps: what the app carries is good.
+            }
         }
+        copied.delete()
+        reading(name) { copy(context.assets.open(name), folder, name) }
+        copy(current.inputStream(), folder, sidecar)
         return ModelFiles.open(File(folder, name))
     }
 

@@ -79,7 +79,9 @@ class ShareProvider : ContentProvider() {
         ): Intent {
             try {
                 val part = File(context.cacheDir, "$NAME.part")
-                part.outputStream().use { picture.compress(Bitmap.CompressFormat.PNG, BEST, it) }
+                // compress swallows what the stream throws, and says so only in its result.
+                val whole = part.outputStream().use { picture.compress(Bitmap.CompressFormat.PNG, BEST, it) }
+                if (!whole) throw IOException("the storage may be full")
                 if (!part.renameTo(file(context))) throw IOException("it cannot be renamed")
             } catch (error: IOException) {
                 throw PictureException("The picture cannot be written: ${error.message}.")
