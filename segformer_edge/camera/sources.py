@@ -16,6 +16,7 @@ from segformer_edge.camera.config import CameraConfig
 from segformer_edge.camera.errors import BadFrameError, EndOfFramesError, SourceLostError
 from segformer_edge.data.images import IMAGE_SUFFIXES, list_images, read_image
 from segformer_edge.errors import DataError, UsageError
+from segformer_edge.paths import user_path
 from segformer_edge.runtime.quiet import native_stderr_silenced
 from segformer_edge.suggestions import did_you_mean
 
@@ -54,7 +55,7 @@ def open_source(config: CameraConfig) -> Source:
     device = re.fullmatch(r"(?:/dev/video)?(\d{1,3})", text, flags=re.ASCII)
     if device is not None:
         return V4L2Camera(int(device.group(1)), config.size)
-    path = Path(text)
+    path = user_path(text)
     if path.is_dir():
         return ImageFiles(list_images(path), config.loop)
     if not path.exists():

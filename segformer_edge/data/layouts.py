@@ -11,6 +11,7 @@ from segformer_edge.data.class_tables import ClassTable, class_table, numbered_t
 from segformer_edge.data.images import list_images, read_labels
 from segformer_edge.data.metrics import IGNORE
 from segformer_edge.errors import DataError
+from segformer_edge.paths import user_path
 
 #: (image file, label file)
 Pair = tuple[Path, Path]
@@ -132,7 +133,7 @@ LAYOUTS: dict[str, Layout] = {
 
 def check_root(root: str | os.PathLike) -> Path:
     """``root`` as a path. Raises DataError when it is no folder."""
-    path = Path(root).expanduser()
+    path = user_path(root)
     if not path.is_dir():
         what = "is a file, not a folder" if path.exists() else "does not exist"
         raise DataError(f"The data set folder {path} {what}.", hint="Check the path after the first colon.")

@@ -18,6 +18,7 @@ from segformer_edge.cli import DiskFullError, disk_full, is_disk_full
 from segformer_edge.errors import UsageError
 from segformer_edge.export.staging import MOVING, Staging, exchange, finish_moving, move_files, staging_path, sync
 from segformer_edge.jsonfile import write_bytes
+from segformer_edge.paths import user_path
 
 #: Names this tool writes. ``--force`` replaces or removes these and nothing else.
 OUR_NAMES = (
@@ -45,7 +46,7 @@ class OutputFolder:
     def __init__(self, out: str | os.PathLike[str], force: bool = False, ours: Sequence[str] = OUR_NAMES) -> None:
         if not os.fspath(out):
             raise UsageError("The output folder has no name.", hint="For example: --out out")
-        self.out = Path(out).resolve()
+        self.out = user_path(out).resolve()
         self._ours = tuple(ours)
         self._made_parents: list[Path] = []
         self._force = force

@@ -89,6 +89,14 @@ def timeline_svg(profile: FileProfile, prefix: str) -> str:
 def _render(profile: FileProfile, form: str, inline: bool = False) -> bytes:
     """The chart as a file's bytes; ``inline`` leaves out the title, the background and everything but the drawing."""
     from matplotlib import rc_context
+
+    # Names of files and operators are no formulas, whatever dollars are in them.
+    fonts = "none" if inline else "path"
+    with rc_context({"svg.hashsalt": "segformer_edge", "svg.fonttype": fonts, "text.parse_math": False}):
+        return _drawn(profile, form, inline)
+
+
+def _drawn(profile: FileProfile, form: str, inline: bool) -> bytes:
     from matplotlib.figure import Figure
 
     from segformer_edge.memory.table import title
@@ -111,10 +119,7 @@ def _render(profile: FileProfile, form: str, inline: bool = False) -> bytes:
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small", frameon=False)
     content = io.BytesIO()
     about = dict.fromkeys(("Date", "Creator", "Format", "Type") if inline else ("Date",)) if form == "svg" else None
-    # Names of files and operators are no formulas, whatever dollars are in them.
-    settings = {"svg.hashsalt": "segformer_edge", "svg.fonttype": "none" if inline else "path"}
-    with rc_context({**settings, "text.parse_math": False}):
-        figure.savefig(content, format=form, metadata=about, transparent=inline)
+    figure.savefig(content, format=form, metadata=about, transparent=inline)
     return content.getvalue()
 
 

@@ -16,6 +16,7 @@ from segformer_edge.jsonfile import is_plain_name
 from segformer_edge.model import hub
 from segformer_edge.model.published import meant
 from segformer_edge.model.tensor_files import read_tensors, sha256_of
+from segformer_edge.paths import user_path
 
 #: The bundled checkpoint's file.
 DEMO = Path(__file__).parent.parent / "demo" / "b0_demo.safetensors"
@@ -55,7 +56,7 @@ def open_source(source: str | Path) -> Source:
     Raises CheckpointError naming the file and its fault.
     """
     text = str(source)
-    path = Path(text).expanduser()
+    path = user_path(text)
     if text == "demo":
         if not DEMO.is_file():
             raise CheckpointError(

@@ -88,7 +88,12 @@ def test_a_wrong_field_is_named(artifact, keys, value, words):
 
 @pytest.mark.parametrize(
     ("scale", "zero_point", "words"),
-    [(0.02, 128, "int8 holds -128 to 127"), (0.02, -129, "int8 holds"), (1e-60, 0, "a float32"), (1e60, 0, "a float32")],
+    [
+        (0.02, 128, "int8 holds -128 to 127"),
+        (0.02, -129, "int8 holds"),
+        (1e-60, 0, "a float32"),
+        (1e60, 0, "a float32"),
+    ],
 )
 def test_what_no_int8_tensor_has_is_refused(artifact, scale, zero_point, words):
     for key, value in (("dtype", "int8"), ("scale", scale), ("zero_point", zero_point)):
