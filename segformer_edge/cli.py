@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import itertools
 import os
 import re
 import shlex
@@ -18,17 +19,24 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 from segformer_edge.errors import SegformerEdgeError, UsageError
 from segformer_edge.model.config import STRIDE
-from segformer_edge.suggestions import did_you_mean
+from segformer_edge.suggestions import nearest
 from segformer_edge.verbosity import Verbosity, is_quiet, set_verbosity
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_OVER_BUDGET, EXIT_BELOW_ACCURACY = 0, 1, 2, 3, 4
 #: What a shell reports for a process ended by SIGINT and SIGPIPE: 128 + the signal's number.
 EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 130, 141
+
+#: What to put for placeholders of a printed command.
+FILL_DATASET, FILL_DIR = (
+    "with your labelled images for DATASET, like folder:DIR",
+    "with a folder of your images for DIR",
+)
 
 #: Longest side a ``--size`` may name; far above any network input, it only catches slips of the keyboard.
 MAX_SIDE = 8192
@@ -80,9 +88,12 @@ class Parser(argparse.ArgumentParser):
         hint = ""
         if unknown:
             names = [option for action in self._actions for option in action.option_strings]
-            hint = did_you_mean(unknown.group(1), [name for name in names if name.startswith("--")])
+            near = nearest(unknown.group(1), [name for name in names if name.startswith("--")])
+            hint = f"Did you mean '{near}'?" if near else ""
         elif wrong:
-            hint = did_you_mean(wrong.group(1), [choice.strip("'") for choice in wrong.group(2).split(", ")])
+            # argparse's own words end with the list of choices.
+            near = nearest(wrong.group(1), [choice.strip("'") for choice in wrong.group(2).split(", ")])
+            hint = f"Did you mean '{near}'?" if near else ""
         raise UsageError(f"{message}.", hint=f"{hint} See: {self.prog} --help".strip())
 
 
@@ -92,6 +103,7 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
     A SegformerEdgeError gives its own ``exit_code``, Ctrl-C 130, SIGTERM 143, SIGHUP 129, a closed pipe 141 (silently),
     a full disk or too little memory 1. Anything else is a defect of this program and keeps its traceback.
     """
+    open_closed_streams()
     try:
         with _signals_raise():
             code = main(argv)
@@ -115,6 +127,18 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
         if isinstance(error, PermissionError) and error.filename:
             return fail(UsageError(f"No permission for '{error.filename}'."))
         raise
+
+
+def open_closed_streams() -> None:
+    """Give stdout and stderr somewhere to go where the caller closed them (``>&-``): Python then has None for them.
+
+    Left closed, their descriptors would go to the next files that are opened, and prints for one end in the other.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_WRONLY)
+            os.set_inheritable(descriptor, True)  # child processes have it as their own stream
+            setattr(sys, name, os.fdopen(descriptor, "w"))
 
 
 def fail(error: SegformerEdgeError) -> int:
@@ -178,10 +202,23 @@ def on_terminal() -> bool:
     return not is_quiet() and sys.stderr is not None and sys.stderr.isatty()
 
 
-def print_next(*command: object) -> None:
-    """The command that a user would run next, as the last line of the result; not with ``--quiet``."""
+def print_next(*command: object, fill: str = "") -> None:
+    """The command that a user would run next, as the last line of the result; not with ``--quiet``.
+
+    ``fill`` says what to put for a placeholder in it, as a comment of the shell.
+    """
     if not is_quiet():
-        print(f"next: {shlex.join(map(str, command))}")
+        print(f"next: {shlex.join(map(str, command))}" + (f"  # {fill}" if fill else ""))
+
+
+def unused_folder(wanted: str) -> str:
+    """``wanted``, or with a number behind it the first that nothing lies in: for an ``--out`` that will work."""
+    names = itertools.chain([wanted], (f"{wanted}-{number}" for number in itertools.count(2)))
+    return next(name for name in names if not Path(name).exists() or _is_empty_folder(Path(name)))
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
 
 
 def _try_size(sides: Sequence[int]) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segformer_edge.cli import EXIT_OK, Parser, parse_size, run
+from segformer_edge.cli import EXIT_OK, Parser, parse_size, print_next, run, unused_folder
 from segformer_edge.errors import MissingBackendError, UsageError
 
 if TYPE_CHECKING:
@@ -87,7 +88,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         _print(found)
         print(f"plot: {options.out}")
+        print_next(*_next(options))
     return EXIT_OK
+
+
+def _next(options: argparse.Namespace) -> list[object]:
+    """The command that says which parts lose accuracy, on the same images."""
+    given = {"--size": options.size, "--calibration": options.calibration, "--recipe": options.recipe,
+             "--encodings": options.encodings}  # fmt: skip
+    same = [word for name, value in given.items() if value is not None for word in (name, value)]
+    out = unused_folder("out/sensitivity")
+    return ["python", "-m", "segformer_edge.sensitivity", "--weights", options.weights, *same, "--out", out]
 
 
 def _print(found: Precisions) -> None:

@@ -1,4 +1,4 @@
-"""Errors a user can act on, each with the exit code of the command line (design: 0 ok, 1 failed, 2 usage)."""
+"""Errors a user can act on, each with the exit code of the command line: 1 failed, 2 wrong usage or input."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ class DataError(UsageError):
 
 
 class ArtifactError(SegformerEdgeError):
-    """An exported file or its metadata is missing, damaged or was changed after export."""
+    """An exported file or its metadata is missing, damaged or was changed after export: input like a checkpoint."""
+
+    exit_code = UsageError.exit_code
 
 
 class MissingBackendError(UsageError):

@@ -7,10 +7,12 @@ import os
 import statistics
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segformer_edge.callable_module import make_callable
-from segformer_edge.cli import EXIT_OK, Parser, on_terminal, print_next, run
+from segformer_edge.cli import EXIT_OK, FILL_DIR, Parser, on_terminal, print_next, run, unused_folder
+from segformer_edge.data.specs import dataset_specs
 from segformer_edge.options import Size, at_least, size_of
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ def build_parser() -> Parser:
     """All options, with their defaults."""
     parser = Parser("python -m segformer_edge.evaluate", "mIoU of an exported file or of a float checkpoint.")
     parser.add_argument("file", metavar="FILE", help="an exported file, or 'demo', a folder, a .pth or a hub id")
-    parser.add_argument("--data", required=True, metavar="DATASET", help="demo, camvid:DIR:val, ade20k:DIR, folder:DIR")
+    parser.add_argument("--data", required=True, metavar="DATASET", help=", ".join(dataset_specs()))
     parser.add_argument("--size", metavar="HxW", help="network input of a checkpoint, like 512 or 384x512")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="CPU threads (default 1)")
@@ -70,8 +72,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if is_artifact(options.file):
         print_next("python", "-m", "segformer_edge.profile", options.file)
     else:
-        print_next("python", "-m", "segformer_edge.quantize", "--weights", options.file, "--eval", options.data)
+        _print_quantize(options.file, options.data, options.size)
     return EXIT_OK
+
+
+def _print_quantize(weights: str, data: str, size: str | None) -> None:
+    """The command that makes files of the checkpoint and scores them as it was."""
+    sized = ("--size", size) if size else ()
+    # The demo brings the images to calibrate on.
+    images = () if weights == "demo" else ("--calibration", "DIR")
+    out = unused_folder(f"out/{Path(weights).name.partition('.')[0] or 'first'}")
+    print_next(
+        "python", "-m", "segformer_edge.quantize", "--weights", weights, *sized, *images, "--eval", data, "--out", out,
+        fill=FILL_DIR if images else "",
+    )  # fmt: skip
 
 
 def _print(result: FileEvaluation) -> None:

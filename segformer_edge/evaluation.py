@@ -42,6 +42,13 @@ class Predictor(Protocol):
     def latency_ms(self, runs: int = 20, warm_up: int = 2) -> list[float]: ...
 
 
+#: A folder's masks may use only some of the classes.
+_NAME_THEM = (
+    " Where the masks use only some of these classes: write DIR/classes.txt with the names of all of them, one a line, "
+    "in the order of the weights."
+)
+
+
 class LabelMaps(Sequence[npt.NDArray[np.uint8]]):
     """Label maps kept compressed, about a hundredth of their size: a whole validation set fits in memory."""
 
@@ -191,7 +198,8 @@ def check_classes(what: str, class_names: Sequence[str], dataset: SegmentationDa
         raise UsageError(
             f"'{what}' has {len(class_names)} classes ({_some(class_names)}), "
             f"the data set '{dataset.name}' has {dataset.num_classes} ({_some(dataset.class_names)}).",
-            hint="Choose the data set the weights were trained on.",
+            hint="Choose the data set the weights were trained on."
+            + (_NAME_THEM if dataset.name.startswith("folder:") and dataset.num_classes < len(class_names) else ""),
         )
     if list(class_names) != list(dataset.class_names) and sorted(class_names) == sorted(dataset.class_names):
         raise UsageError(

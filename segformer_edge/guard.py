@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from segformer_edge.cli import EXIT_FAILED, fail
+from segformer_edge.cli import EXIT_FAILED, fail, open_closed_streams
 from segformer_edge.errors import SegformerEdgeError
 
 #: Signals that say: this process did something that it must not.
@@ -50,6 +50,7 @@ def stand_guard() -> None:
     SIGTERM and SIGHUP are passed on where the child did not get them itself.
     """
     parent = os.getpid()
+    open_closed_streams()
     sys.stdout.flush()
     hears, tells = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     watched = {signal.SIGCHLD, *_ENDING}

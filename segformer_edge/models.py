@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from segformer_edge.cli import EXIT_OK, Parser, print_next, run
+from segformer_edge.cli import EXIT_OK, FILL_DIR, Parser, print_next, run, unused_folder
 
 if TYPE_CHECKING:
     from segformer_edge.model.published import PublishedModel
@@ -46,7 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         table.add_row(model.alias, model.hub_id, str(len(model.classes.names)), f"{height}x{width}", miou)
     console.print(table)
     console.print(f"Licence of all: {NVIDIA_LICENCE}")
-    print_next("segformer-edge", "quantize", "--weights", next(iter(PUBLISHED.values())).alias, "--calibration", "DIR")
+    alias = next(iter(PUBLISHED.values())).alias
+    print_next(
+        "segformer-edge", "quantize", "--weights", alias, "--calibration", "DIR",
+        "--out", unused_folder(f"out/{alias}"), fill=FILL_DIR,
+    )  # fmt: skip
     return EXIT_OK
 
 

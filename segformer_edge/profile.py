@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, overload
 
 from segformer_edge.callable_module import make_callable
-from segformer_edge.cli import EXIT_OK, Parser, print_next, run
+from segformer_edge.cli import EXIT_OK, FILL_DATASET, Parser, print_next, run
 from segformer_edge.errors import MissingBackendError, UsageError
 from segformer_edge.options import at_least
+from segformer_edge.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from segformer_edge.ethos_u.profiling import NpuProfile
@@ -120,6 +121,7 @@ def profile(
         from segformer_edge.progress import Progress
 
         return profile_on_npu(path, on, tell or Progress())
+    _check_device(on)
     if operators:
         mixed = "is for the memory profile, not for --operators."
         _refuse({"--on": on != "host"}, mixed, "An emulated CPU's time says nothing about a real one.")
@@ -144,6 +146,18 @@ def profile(
     if plot is not None:
         write_plot(Path(plot), found)
     return found
+
+
+def _check_device(name: str) -> None:
+    """Raise UsageError unless ``--on`` takes ``name``, with all that it takes."""
+    from segformer_edge.emulation.architectures import ARCHITECTURES
+    from segformer_edge.ethos_u.configurations import CONFIGURATIONS
+    from segformer_edge.memory.profiling import MICRO
+
+    cpus = [cpu.name for entry in ARCHITECTURES.values() for cpu in entry.cpus]
+    devices = ["host", MICRO, *cpus, *CONFIGURATIONS]
+    if name not in devices:
+        raise UsageError(f"There is no device '{name}' for --on.", hint=did_you_mean(name, devices))
 
 
 def _refuse(given: Mapping[str, object], why: str, hint: str) -> None:
@@ -175,7 +189,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     _print(found, options.json, options.top)
     if not options.json:
-        print_next("python", "-m", *_next(Path(options.file), options.on, options.operators))
+        command = _next(Path(options.file), options.on, options.operators)
+        print_next("python", "-m", *command, fill=FILL_DATASET if "DATASET" in command else "")
     return EXIT_OK
 
 

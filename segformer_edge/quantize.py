@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from segformer_edge.callable_module import make_callable
-from segformer_edge.cli import Parser, print_next, run
+from segformer_edge.cli import FILL_DATASET, Parser, print_next, run
+from segformer_edge.data.specs import dataset_specs
 from segformer_edge.errors import UsageError
 from segformer_edge.options import Size, bytes_of, names_of, size_of
 
@@ -35,9 +36,7 @@ def build_parser() -> Parser:
     parser.add_argument("--size", metavar="HxW", help="network input, like 512 or 384x512 (default: the weights' own)")
     parser.add_argument("--output", choices=OUTPUT_CHOICES, default="logits", help="what the files give")
     parser.add_argument("--calibration", type=Path, metavar="DIR", help="images to calibrate on")
-    parser.add_argument(
-        "--eval", metavar="DATASET", help="demo, camvid:DIR:val, ade20k:DIR, cityscapes:DIR, folder:DIR"
-    )
+    parser.add_argument("--eval", metavar="DATASET", help=", ".join(dataset_specs()))
     parser.add_argument("--targets", metavar="LIST", help="comma-separated (default: executorch,tflite,openvino,onnx)")
     parser.add_argument("--recipe", metavar="NAME_OR_FILE", help="precision recipe (default: each target's own)")
     parser.add_argument("--encodings", type=Path, metavar="FILE", help="quantization parameters instead of calibration")
@@ -189,7 +188,10 @@ def _print(report: Report, out: Path, spec: str | None, android: Path | None) ->
     done = [target for target in report.targets if target.files]
     if done:
         file = done[0].npu.host_file if done[0].npu else done[0].files[0]
-        print_next("python", "-m", "segformer_edge.evaluate", out / str(file), "--data", spec or "DATASET")
+        print_next(
+            "python", "-m", "segformer_edge.evaluate", out / str(file), "--data", spec or "DATASET",
+            fill="" if spec else FILL_DATASET,
+        )  # fmt: skip
     if android is not None and carried(report).status == "ok":
         print(f"the Android app carries it: {AndroidProject(android).assets / carried(report).files[0]}")
 

@@ -21,8 +21,11 @@ from segformer_edge.evaluation import (
     summarise_latency,
 )
 from segformer_edge.report.schema import Latency
-from segformer_edge.runtime.formats import FORMATS
+from segformer_edge.runtime.formats import FORMATS, exported_files
 from segformer_edge.runtime.segmenter import Segmenter
+
+#: What a folder of weights has, and one of exported files has not.
+_WEIGHTS = (".safetensors", ".pth", ".pt")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +125,7 @@ def _checkpoint(source: str, size: tuple[int, int] | None, threads: int) -> tupl
         ) from error
     from segformer_edge.model.checkpoint import load_checkpoint
 
+    _check_folder(Path(source))
     loaded = load_checkpoint(source)
     torch.set_num_threads(threads)
     size = size or loaded.default_size
@@ -134,3 +138,16 @@ def _checkpoint(source: str, size: tuple[int, int] | None, threads: int) -> tupl
         class_names=loaded.class_names,
         tools={"torch": torch.__version__},
     )
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise UsageError for a folder that holds exported files and no weights."""
+    if not folder.is_dir():
+        return
+    files = exported_files(folder)
+    # A folder of the hub may hold an .onnx beside its weights.
+    weights = (path for path in folder.iterdir() if path.suffix in _WEIGHTS or path.name == "config.json")
+    if files and not any(weights):
+        raise UsageError(
+            f"'{folder}' is a folder of exported files.", hint=f"Name one of them: {', '.join(map(str, files))}"
+        )

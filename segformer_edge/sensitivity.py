@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segformer_edge.cli import Parser, parse_size, run
+from segformer_edge.data.specs import dataset_specs
 from segformer_edge.errors import MissingBackendError, UsageError
 from segformer_edge.verbosity import is_quiet
 
@@ -30,7 +31,7 @@ def build_parser() -> Parser:
     parser.add_argument("--size", metavar="HxW", help="network input, like 256 or 384x512 (default: the weights' own)")
     parser.add_argument("--calibration", type=Path, metavar="DIR", help="images to calibrate on")
     parser.add_argument(
-        "--eval", metavar="DATASET", help="labelled images to compare on: demo, camvid:DIR:val, folder:DIR"
+        "--eval", metavar="DATASET", help=f"labelled images to compare on: {', '.join(dataset_specs())}"
     )
     parser.add_argument("--images", type=int, metavar="N", help="how many images to compare on (default: 24)")
     parser.add_argument("--recipe", metavar="NAME_OR_FILE", help="what is quantized, and how (default: mixed)")

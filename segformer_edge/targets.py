@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from segformer_edge.cli import EXIT_OK, Parser, print_next, run
+from segformer_edge.cli import EXIT_OK, Parser, print_next, run, unused_folder
 from segformer_edge.export.targets import TARGETS, Target
 from segformer_edge.runtime.formats import RUNTIMES
 
@@ -30,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _print(rows)
     ready = [row["target"] for row in rows if row["installed"]]
     if ready:
-        print_next("python", "-m", "segformer_edge.quantize", "--targets", ready[0])
+        out = unused_folder(f"out/{ready[0]}")
+        print_next("python", "-m", "segformer_edge.quantize", "--targets", ready[0], "--out", out)
     else:
         print_next("segformer-edge", "doctor")
     return EXIT_OK

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from segformer_edge.cli import Parser, print_next, run
+from segformer_edge.cli import FILL_DIR, Parser, print_next, run, unused_folder
 from segformer_edge.errors import MissingBackendError, UsageError
 
 #: File in ``--out`` with the trained weights, for ``--weights`` of the other commands.
@@ -22,7 +22,7 @@ ENCODINGS_FILE = "encodings.json"
 
 def build_parser() -> Parser:
     """All options, with their defaults."""
-    parser = Parser("segformer_edge.train", "Train a SegFormer and write its best weights.")
+    parser = Parser("python -m segformer_edge.train", "Train a SegFormer and write its best weights.")
     parser.add_argument("--recipe", help="bundled recipe or .toml file (default: demo; with --qat: qat)")
     parser.add_argument("--data", default="demo:train", help="training set (default: %(default)s)")
     parser.add_argument("--val", default="demo:dev", help="data set that picks the best weights, or 'none'")
@@ -78,7 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "".join(f"  {name}: mIoU {value:.4f}\n" for name, value in starts.items() if value is not None), end=""
             )
         encodings = ("--encodings", options.out / ENCODINGS_FILE) if options.qat else ("--calibration", "DIR")
-        print_next("python", "-m", "segformer_edge.quantize", "--weights", result["weights"], *encodings)
+        out = unused_folder(f"out/{options.out.resolve().name or 'trained'}")
+        print_next(
+            "python", "-m", "segformer_edge.quantize", "--weights", result["weights"], *encodings, "--out", out,
+            fill="" if options.qat else FILL_DIR,
+        )  # fmt: skip
     return 0
 
 

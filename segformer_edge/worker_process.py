@@ -58,7 +58,7 @@ def answer_of(
         )
     answer: dict[str, Any] = json.loads(lines[-1])
     if "error" in answer:
-        kind = UsageError if answer["code"] == UsageError.exit_code else ArtifactError
+        kind = UsageError if answer["usage"] else ArtifactError
         what = answer["error"]
         raise kind(what if file.name in what else f"'{file.name}': {what}", hint=answer["hint"])
     return answer
@@ -74,7 +74,7 @@ def answer_with(make: Callable[[], Mapping[str, Any]]) -> NoReturn:
     try:
         answer = make()
     except SegformerEdgeError as error:
-        answer = {"error": error.args[0], "hint": error.hint, "code": error.exit_code}
+        answer = {"error": error.args[0], "hint": error.hint, "usage": isinstance(error, UsageError)}
     print(json.dumps(answer), file=answers, flush=True)
     # Some runtimes crash while their libraries are taken apart; nothing is left to do.
     os._exit(0)

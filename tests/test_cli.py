@@ -13,9 +13,10 @@ import textwrap
 import pytest
 
 from segformer_edge import cli
-from segformer_edge.cli import DiskFullError, Parser, did_you_mean, parse_size, run
-from segformer_edge.errors import DataError, SegformerEdgeError, UsageError
+from segformer_edge.cli import DiskFullError, Parser, parse_size, print_next, run, unused_folder
+from segformer_edge.errors import ArtifactError, DataError, SegformerEdgeError, UsageError
 from segformer_edge.jsonfile import read_json, write_json
+from segformer_edge.suggestions import did_you_mean, nearest
 
 
 @pytest.mark.parametrize(
@@ -55,10 +56,44 @@ def test_the_nearest_choice_is_suggested():
 
 
 @pytest.mark.parametrize(
+    ("word", "choices", "found"),
+    [
+        ("--bogus", ["--out", "--quiet"], None),
+        ("--limit", ["--quiet", "--size"], None),
+        ("nope", ["openvino", "onnx"], None),
+        (".pdf", [".png", ".svg"], None),
+        ("--wieghts", ["--weights", "--eval"], "--weights"),
+        ("qunatize", ["quantize", "evaluate"], "quantize"),
+        ("--plott", ["--plot"], "--plot"),
+        (".onx", [".pte", ".onnx"], ".onnx"),
+    ],
+)
+def test_what_is_far_is_not_suggested(word, choices, found):
+    assert nearest(word, choices) == found
+
+
+def test_what_is_to_be_filled_in_is_a_comment_of_the_shell(capsys):
+    print_next("segformer-edge", "evaluate", "a b.onnx", "--data", "DATASET", fill="with your images for DATASET")
+    line = capsys.readouterr().out
+    assert line == "next: segformer-edge evaluate 'a b.onnx' --data DATASET  # with your images for DATASET\n"
+
+
+def test_a_suggested_folder_is_free(tmp_path):
+    wanted = tmp_path / "out"
+    assert unused_folder(str(wanted)) == str(wanted)
+    wanted.mkdir()
+    assert unused_folder(str(wanted)) == str(wanted)
+    (wanted / "report.json").touch()
+    (tmp_path / "out-2").write_text("a file")
+    assert unused_folder(str(wanted)) == f"{wanted}-3"
+
+
+@pytest.mark.parametrize(
     ("error", "code", "words"),
     [
         (UsageError("Wrong size.", hint="Try: --size 512"), 2, "error: Wrong size.\n  Try: --size 512\n"),
         (DataError("No images."), 2, "error: No images.\n"),
+        (ArtifactError("No file."), 2, "error: No file.\n"),
         (SegformerEdgeError("Broken."), 1, "error: Broken.\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/x/y"), 1, "error: No space left while writing '/x/y'."),
@@ -96,6 +131,9 @@ def test_unknown_options_are_suggested():
         parser.parse_args(["--calibraton", "x"])
     with pytest.raises(UsageError, match="expected one argument"):
         parser.parse_args(["--calibration"])
+    with pytest.raises(UsageError, match="unrecognized") as far:
+        parser.parse_args(["--bogus", "x"])
+    assert "Did you mean" not in str(far.value) and "See: prog --help" in str(far.value)
     with pytest.raises(UsageError, match="unrecognized"):
         parser.parse_args(["--cal", "x"])  # no abbreviations: a new option must not change what a script means
 
@@ -143,6 +181,20 @@ def test_a_closed_pipe_is_silent():
     process.stdout.readline()
     process.stdout.close()
     assert process.stderr.read() == "" and process.wait(20) == 141
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+@pytest.mark.parametrize(
+    ("arguments", "code"), [("segformer_edge targets", 0), ("segformer_edge.evaluate nowhere.onnx --data demo", 2)]
+)
+def test_a_stream_that_the_caller_closed_is_no_defect(closed, arguments, code):
+    line = f'"{sys.executable}" -m {arguments} {closed}'
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=60)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    # What was closed is not printed on the other one.
+    assert ("error:" in done.stderr) == (code != 0 and closed == ">&-")
+    assert "error:" not in done.stdout
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
 from segformer_edge.cli import run
+from segformer_edge.commands import COMMANDS
 from segformer_edge.erf import main
 
 
@@ -48,6 +50,15 @@ def test_without_quantization_there_is_float_alone_and_a_table(command, tmp_path
     captured = capsys.readouterr()
     assert "stage 4" in captured.out and "int8" not in captured.out and f"plot: {tmp_path / 'erf.png'}" in captured.out
     assert "averaged over 10 images" in captured.err and "asked for: 99" in captured.err
+
+
+def test_it_ends_with_a_command_that_its_parser_takes(command, capsys, calibration_folder, tiny_weights):
+    assert command("--images", 1) == 0
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert words[:4] == ["next:", "python", "-m", "segformer_edge.sensitivity"]
+    options = COMMANDS["sensitivity"].parser().parse_args(words[4:])
+    assert (options.weights, options.size) == (str(tiny_weights), "64x96")
+    assert options.calibration == calibration_folder and options.out.parts[0] == "out"
 
 
 @pytest.mark.parametrize(

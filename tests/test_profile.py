@@ -15,7 +15,7 @@ import onnx
 import pytest
 import torch
 
-from segformer_edge.cli import EXIT_FAILED, EXIT_OK, EXIT_USAGE, run
+from segformer_edge.cli import EXIT_OK, EXIT_USAGE, run
 from segformer_edge.export.targets import CPU_TARGETS
 from segformer_edge.memory.profiling import profile_file
 from segformer_edge.memory.timeline import short_name
@@ -237,14 +237,14 @@ def test_a_truncated_file_ends_in_an_error_line(target, kept, tiny_run, tmp_path
     if source.suffix == ".xml":
         shutil.copy(source.with_suffix(".bin"), path.with_suffix(".bin"))
     code, error = refused(capsys, path)
-    assert code == EXIT_FAILED
+    assert code == EXIT_USAGE
     assert str(path) in error
 
 
 @pytest.mark.parametrize(
     ("name", "code", "words"),
     [
-        ("missing.tflite", EXIT_FAILED, "There is no file"),
+        ("missing.tflite", EXIT_USAGE, "There is no file"),
         ("model.txt", EXIT_USAGE, "is no exported file"),
         ("model.tflit", EXIT_USAGE, "Did you mean"),
         ("model.bin", EXIT_USAGE, "holds only the weights"),
@@ -253,6 +253,7 @@ def test_a_truncated_file_ends_in_an_error_line(target, kept, tiny_run, tmp_path
 def test_wrong_names_say_what_to_name(name, code, words, tmp_path, capsys):
     if name.startswith("model"):
         (tmp_path / name).write_bytes(b"something else")
+        (tmp_path / "model.tflite").touch()
     found, error = refused(capsys, tmp_path / name)
     assert found == code
     assert words in error
@@ -270,6 +271,8 @@ def test_a_folder_is_refused(tmp_path, capsys):
         (["--threads", "0"], "--threads is at least 1"),
         (["--top", "0"], "--top is at least 1"),
         (["--on", "cortex-a72x"], "Did you mean 'cortex-a72'"),
+        (["--on", "zz"], "Choose one of: host, tflm, cortex-a53"),
+        (["--on", "zz"], "ethos-u85-256"),
         (["--plott", "x.svg"], "Did you mean '--plot'"),
     ],
 )
@@ -290,6 +293,22 @@ def test_an_emulated_cpu_that_is_not_prepared_names_the_command(tiny_run, capsys
     code, error = refused(capsys, tiny_run.file("tflite"), "--on", "cortex-a72")
     assert code == EXIT_USAGE
     assert "make arm-setup" in error
+
+
+@pytest.mark.parametrize("more", [[], ["--operators"], ["--on", "tflm"]])
+def test_a_file_for_an_npu_is_not_run_here(more, tiny_run, tmp_path, capsys):
+    source = tiny_run.file("tflite")
+    path = tmp_path / source.name
+    shutil.copy(source, path)
+    about = json.loads(Path(f"{source}.json").read_text())
+    Path(f"{path}.json").write_text(json.dumps({**about, "target": "ethos-u85-256"}))
+    code, error = refused(capsys, path, *more)
+    assert code == EXIT_USAGE
+    assert "which only that NPU runs" in error and "--on ethos-u85-256" in error and ".host.tflite" in error
+
+
+def test_a_file_for_another_runtime_is_to_be_made_for_tflite_micro(tiny_run, capsys):
+    assert "quantize --targets tflm" in refused(capsys, tiny_run.file("tflite"), "--on", "tflm")[1]
 
 
 # -- names and imports
@@ -332,4 +351,4 @@ def test_a_vector_that_claims_the_whole_address_space_is_refused(tmp_path, capsy
     body = struct.pack("<I4s4sIQQQ", 48, b"ET12", b"eh00", 32, 96, 96, 0).ljust(48, b"\0")
     body += struct.pack("<HHHHi", 8, 8, 0, 4, 8) + struct.pack("<II", 4, 2**31)
     path.write_bytes(body.ljust(96, b"\0"))
-    assert refused(capsys, path)[0] == EXIT_FAILED
+    assert refused(capsys, path)[0] == EXIT_USAGE

@@ -87,7 +87,9 @@ def test_a_slip_in_an_option_or_its_value_is_told(words, guess):
 def test_a_pipe_gets_plain_text():
     done = subprocess.run(TARGETS, capture_output=True, text=True)
     assert done.returncode == 0 and "\x1b" not in done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1].startswith("next: python -m segformer_edge.quantize --targets")
+    assert done.stdout.splitlines()[-1].startswith(
+        "next: python -m segformer_edge.quantize --targets executorch --out out/"
+    )
     quiet = subprocess.run([*TARGETS, "--quiet"], capture_output=True, text=True)
     assert quiet.stdout and "next:" not in quiet.stdout and quiet.stderr == ""
 

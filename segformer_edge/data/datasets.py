@@ -13,9 +13,10 @@ from segformer_edge.data.demo import demo_dataset
 from segformer_edge.data.images import read_image, read_labels
 from segformer_edge.data.layouts import LAYOUTS, Pair, check_root
 from segformer_edge.data.sample import Sample, SegmentationDataset
+from segformer_edge.data.specs import dataset_specs
 from segformer_edge.errors import DataError, UsageError
 
-__all__ = ["FileDataset", "Sample", "SegmentationDataset", "dataset_specs", "open_dataset"]
+__all__ = ["FileDataset", "Sample", "SegmentationDataset", "open_dataset"]
 
 
 class FileDataset(SegmentationDataset):
@@ -47,11 +48,6 @@ class FileDataset(SegmentationDataset):
                 hint="Use 255 for pixels to ignore." + (" Or extend classes.txt." if "folder" in self.name else ""),
             )
         return Sample(image, labels.astype(np.uint8), image_path.stem)
-
-
-def dataset_specs() -> tuple[str, ...]:
-    """Every form of spec, for help texts."""
-    return (*(layout.usage for layout in LAYOUTS.values()), "demo")
 
 
 def open_dataset(spec: str) -> SegmentationDataset:

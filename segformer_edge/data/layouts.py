@@ -10,6 +10,7 @@ from pathlib import Path
 from segformer_edge.data.class_tables import ClassTable, class_table, numbered_table
 from segformer_edge.data.images import list_images, read_labels
 from segformer_edge.data.metrics import IGNORE
+from segformer_edge.data.specs import USAGES
 from segformer_edge.errors import DataError
 from segformer_edge.paths import user_path
 
@@ -22,16 +23,24 @@ class Layout:
     """One kind of data set. ``find`` takes the folder and the split and gives the pairs and the classes."""
 
     name: str
-    #: How a user writes it.
-    usage: str
     #: Split taken when none is named; None where the layout has no splits.
     default_split: str | None
+    #: Where its files are, in a few words.
+    files: str
     find: Callable[[Path, str], tuple[list[Pair], ClassTable]]
+
+    @property
+    def usage(self) -> str:
+        """How a user writes it."""
+        return USAGES[self.name]
 
 
 def _label_folder(path: Path, layout: str) -> Path:
     if not path.is_dir():
-        raise DataError(f"There is no folder {path} of label maps.", hint=f"A {layout} data set has one beside images.")
+        raise DataError(
+            f"There is no folder {path} of label maps.",
+            hint=f"A data set '{layout}' lies as {LAYOUTS[layout].files}: docs/datasets.md.",
+        )
     return path
 
 
@@ -55,13 +64,13 @@ def _by_stem(images: list[Path], folder: Path) -> list[Pair]:
 def find_camvid(root: Path, split: str) -> tuple[list[Pair], ClassTable]:
     """``root/val`` with ``root/valannot``, as in the SegNet tutorial."""
     images = list_images(root / split)
-    return _by_stem(images, _label_folder(root / f"{split}annot", "CamVid")), class_table("camvid")
+    return _by_stem(images, _label_folder(root / f"{split}annot", "camvid")), class_table("camvid")
 
 
 def find_ade20k(root: Path, split: str) -> tuple[list[Pair], ClassTable]:
     """``root/images/validation`` with ``root/annotations/validation`` (SceneParse150)."""
     images = list_images(root / "images" / split)
-    return _by_stem(images, _label_folder(root / "annotations" / split, "ADE20K")), class_table("ade20k")
+    return _by_stem(images, _label_folder(root / "annotations" / split, "ade20k")), class_table("ade20k")
 
 
 def find_cityscapes(root: Path, split: str) -> tuple[list[Pair], ClassTable]:
@@ -73,7 +82,7 @@ def find_cityscapes(root: Path, split: str) -> tuple[list[Pair], ClassTable]:
     images = sorted(folder.glob(f"*/*{ending}"))
     if not images:
         raise DataError(f"There is no */*{ending} in {folder}.", hint="Cityscapes has one folder per city there.")
-    labels = _label_folder(root / "gtFine" / split, "Cityscapes")
+    labels = _label_folder(root / "gtFine" / split, "cityscapes")
 
     def label_file(image: Path, kind: str) -> Path:
         return labels / image.parent.name / (image.name.removesuffix(ending) + f"_gtFine_{kind}.png")
@@ -90,6 +99,11 @@ def find_cityscapes(root: Path, split: str) -> tuple[list[Pair], ClassTable]:
 
 def find_folder(root: Path, split: str) -> tuple[list[Pair], ClassTable]:
     """``root/images`` with ``root/masks`` of the same stems; names from ``root/classes.txt``, one a line."""
+    if not (root / "images").is_dir():
+        raise DataError(
+            f"There is no folder {root / 'images'}.",
+            hint=f"A data set 'folder' lies as {LAYOUTS['folder'].files}: docs/datasets.md.",
+        )
     images = list_images(root / "images")
     pairs = _by_stem(images, _label_folder(root / "masks", "folder"))
     names_file = root / "classes.txt"
@@ -123,10 +137,25 @@ def _class_names(path: Path) -> list[str]:
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
     for layout in (
-        Layout("camvid", "camvid:DIR:val", "val", find_camvid),
-        Layout("ade20k", "ade20k:DIR", "validation", find_ade20k),
-        Layout("cityscapes", "cityscapes:DIR", "val", find_cityscapes),
-        Layout("folder", "folder:DIR", None, find_folder),
+        Layout("camvid", "val", "DIR/val/*.png with DIR/valannot/*.png", find_camvid),
+        Layout(
+            "ade20k",
+            "validation",
+            "DIR/images/validation/*.jpg with DIR/annotations/validation/*.png",
+            find_ade20k,
+        ),
+        Layout(
+            "cityscapes",
+            "val",
+            "DIR/leftImg8bit/val/CITY/*_leftImg8bit.png with DIR/gtFine/val/CITY/*_gtFine_labelTrainIds.png",
+            find_cityscapes,
+        ),
+        Layout(
+            "folder",
+            None,
+            "DIR/images/*.jpg with DIR/masks/*.png of the same names (class numbers, 255 to ignore)",
+            find_folder,
+        ),
     )
 }
 

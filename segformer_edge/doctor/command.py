@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from segformer_edge.cli import EXIT_FAILED, EXIT_OK, Parser, print_next
+from segformer_edge.cli import EXIT_FAILED, EXIT_OK, Parser, print_next, unused_folder
 
 if TYPE_CHECKING:
     from segformer_edge.doctor.findings import Finding
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if failing:
             print(f"{len(failing)} of the {len(CPU_TARGETS)} default targets do not work: {failing[0].fix}")
         else:
-            print_next("python", "-m", "segformer_edge.quantize")
+            print_next("python", "-m", "segformer_edge.quantize", "--out", unused_folder("out/first"))
     return EXIT_FAILED if failing else EXIT_OK
 
 

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prepare_plugins(tell, force=bool(options.arguments))
     print(f"{architecture.name} is ready in {sysroot.folder}: {', '.join(cpu.name for cpu in architecture.cpus)}")
     cpu = architecture.cpus[0].name
-    print_next("python", "-m", "segformer_edge.profile", "out/model.tflite", "--on", cpu)
+    print_next("python", "-m", "segformer_edge.profile", "FILE", "--on", cpu, fill="with your .tflite for FILE")
     return 0
 
 

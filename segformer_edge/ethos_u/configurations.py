@@ -55,7 +55,7 @@ class NpuConfig:
         names = [mode.name for mode in self.modes]
         raise UsageError(
             f"{self.name} has no memory mode '{wanted}'.",
-            hint=f"{did_you_mean(wanted, names)} Modes: {', '.join(names)}.".strip(),
+            hint=did_you_mean(wanted, names),
         )
 
 
@@ -89,6 +89,6 @@ def configuration(name: str) -> NpuConfig:
     if name not in CONFIGURATIONS:
         raise UsageError(
             f"Unknown NPU '{name}'.",
-            hint=f"{did_you_mean(name, CONFIGURATIONS)} NPUs: {', '.join(CONFIGURATIONS)}.".strip(),
+            hint=did_you_mean(name, CONFIGURATIONS),
         )
     return CONFIGURATIONS[name]

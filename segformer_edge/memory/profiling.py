@@ -18,6 +18,7 @@ from segformer_edge.memory.readers.tflm import read_tflm
 from segformer_edge.memory.reading import Reading
 from segformer_edge.memory.subjects import COMPILED
 from segformer_edge.progress import Progress
+from segformer_edge.runtime.base import check_runs_on_cpus
 from segformer_edge.runtime.formats import format_of
 from segformer_edge.runtime.metadata import ArtifactMetadata, sidecar_path
 
@@ -135,7 +136,10 @@ def profile_file(
         open_cpu(on)
     form.check(path)
     notes: list[str] = []
-    metadata = _metadata(path, notes)
+    metadata = metadata_of(path, notes)
+    # An ExecuTorch program can be read without its runtime.
+    if metadata is not None and (measuring or form.name != "executorch"):
+        check_runs_on_cpus(path, metadata)
     tell.step(f"Reading {path.name}")
     reading = read_file(path, threads=threads, delegate=delegate, on=on)
     measured = None
@@ -178,7 +182,7 @@ def read_file(path: Path, *, threads: int = 1, delegate: bool = True, on: str = 
         raise ArtifactError(f"'{path}' is damaged: {error}.") from error
 
 
-def _metadata(path: Path, notes: list[str]) -> ArtifactMetadata | None:
+def metadata_of(path: Path, notes: list[str]) -> ArtifactMetadata | None:
     """Our sidecar, where the file is ours."""
     if not sidecar_path(path).exists():
         notes.append(

@@ -46,16 +46,22 @@ def load_runtime(path: Path, metadata: ArtifactMetadata, threads: int = 1, refer
         raise UsageError(f"Only .tflite files have reference kernels; '{path}' is {entry.name}.")
     more = {"reference": True} if reference else {}
     entry.check(path)
-    if metadata.target in CONFIGURATIONS:
-        raise UsageError(
-            f"'{path}' holds commands for an {metadata.target}, which only that NPU runs.",
-            hint=f"The same graph for this machine: {path.with_name(f'{path.stem}.host.tflite')}",
-        )
+    check_runs_on_cpus(path, metadata)
     with native_stderr_silenced():
         runtime: Runtime = getattr(importlib.import_module(entry.module), entry.runtime)(
             path, metadata, threads, **more
         )
     return runtime
+
+
+def check_runs_on_cpus(path: Path, metadata: ArtifactMetadata) -> None:
+    """Raise UsageError for a file that only an NPU runs, naming what shows its plan and what runs here."""
+    if metadata.target in CONFIGURATIONS:
+        raise UsageError(
+            f"'{path}' holds commands for an {metadata.target}, which only that NPU runs.",
+            hint=f"The same graph for this machine: {path.with_name(f'{path.stem}.host.tflite')}. The NPU's plan: "
+            f"python -m segformer_edge.profile {path} --on {metadata.target}",
+        )
 
 
 def backend(names: Sequence[str], extra: str) -> ModuleType:
@@ -70,14 +76,14 @@ def backend(names: Sequence[str], extra: str) -> ModuleType:
     raise MissingBackendError(names[0].split(".")[0], extra)
 
 
-def cannot_load(runtime: str, path: Path, error: Exception) -> ArtifactError:
+def cannot_load(runtime: str, path: Path, error: Exception, hint: str = "") -> ArtifactError:
     """The ArtifactError for a file that ``runtime`` refuses, with the line of its own complaint that says most."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     # TFLite names what an older runtime lacks, and then ends with "Registration failed."
     reason = next((line for line in lines if line.startswith("Didn't find op")), lines[-1])
     return ArtifactError(
         f"{runtime} cannot load '{path}': {reason}",
-        hint="Export it again with python -m segformer_edge.quantize, or with this runtime's version.",
+        hint=hint or "Export it again with python -m segformer_edge.quantize, or with this runtime's version.",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +64,8 @@ def check_onnx(path: Path) -> None:
 
 
 _ROOM = "segformer_edge.runtime"
+#: Files of a folder that a message names.
+_NAMED = 8
 FORMATS: tuple[Format, ...] = (
     Format("executorch", ".pte", (), f"{_ROOM}.executorch", "ExecuTorchRuntime", check_executorch),
     Format("tflite", ".tflite", (), f"{_ROOM}.tflite", "TFLiteRuntime", check_tflite),
@@ -87,12 +89,30 @@ def format_of(path: Path) -> Format:
     for entry in FORMATS:
         if suffix in entry.companions:
             raise UsageError(f"'{path}' holds only the weights.", hint=f"Name the {entry.suffix} file beside it.")
-    if suffix == ".json":
-        raise UsageError(f"'{path}' is a sidecar.", hint=f"Name the file it describes: {path.with_suffix('')}")
+    if path.is_dir():
+        raise UsageError(f"'{path}' is a folder.", hint=f"Name a file in it{_listed(path)}.")
+    described = path.with_suffix("")
+    if suffix == ".json" and described.suffix.lower() in FORMAT_OF_SUFFIX and described.is_file():
+        raise UsageError(f"'{path}' is a sidecar.", hint=f"Name the file it describes: {described}")
     near = nearest(suffix, FORMAT_OF_SUFFIX)
-    hint = f"Did you mean '{path.with_suffix(near)}'?" if near else ""
+    meant = path.with_suffix(near) if near else path
+    hint = f"Did you mean '{meant}'?" if near and meant.is_file() else ""
+    if not hint and (beside := _listed(path.parent)):
+        hint = f"Exported files beside it{beside}."
     known = " ".join(FORMAT_OF_SUFFIX)
     raise UsageError(f"'{path}' is no exported file: its name ends in none of {known}.", hint=hint)
+
+
+def exported_files(folder: Path) -> list[Path]:
+    """The files in ``folder`` that are named as exported ones are, sorted; none where it cannot be read."""
+    with suppress(OSError):
+        return sorted(path for path in folder.iterdir() if path.suffix.lower() in FORMAT_OF_SUFFIX and path.is_file())
+    return []
+
+
+def _listed(folder: Path) -> str:
+    found = ", ".join(str(path) for path in exported_files(folder)[:_NAMED])
+    return f": {found}" if found else ""
 
 
 @contextmanager

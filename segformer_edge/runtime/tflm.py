@@ -18,6 +18,8 @@ from segformer_edge.runtime.metadata import ArtifactMetadata
 
 #: Bytes of the arena tried first, and the most that is tried. The interpreter says only whether one is enough.
 _ARENA, _LARGEST_ARENA = 4 << 20, 1 << 30
+#: What to do with a file that was made for another runtime.
+_OTHER = "Export it for TFLite Micro: python -m segformer_edge.quantize --targets tflm"
 _TOO_SMALL = ("failed to allocate", "failed to resize", "arena")
 
 
@@ -37,7 +39,8 @@ class MicroInterpreter:
             except Exception as error:  # what the interpreter's own reader meets in a damaged file is of any kind
                 told = " ".join(words).lower()
                 if not any(phrase in told for phrase in _TOO_SMALL) or arena >= _LARGEST_ARENA:
-                    raise cannot_load("TFLite Micro", path, RuntimeError(words[0] if words else str(error))) from error
+                    what = RuntimeError(words[0] if words else str(error))
+                    raise cannot_load("TFLite Micro", path, what, _OTHER if "didn't find op" in told else "") from error
                 arena *= 4
         self.input = self._info(self._interpreter.get_input_details(0))
         self.output = self._info(self._interpreter.get_output_details(0))

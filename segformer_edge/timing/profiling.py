@@ -11,8 +11,9 @@ from typing import Any
 
 from segformer_edge.errors import ArtifactError, UsageError
 from segformer_edge.memory.graph import MemoryGraph, Operator
-from segformer_edge.memory.profiling import read_file
+from segformer_edge.memory.profiling import metadata_of, read_file
 from segformer_edge.progress import Progress
+from segformer_edge.runtime.base import check_runs_on_cpus
 from segformer_edge.runtime.formats import format_of
 from segformer_edge.timing.naming import name_operators
 from segformer_edge.timing.operators import Event, OperatorProfile, OperatorTime, precision_of
@@ -51,6 +52,9 @@ def profile_operators(
     if not delegate and form.name != "tflite":
         raise UsageError(f"--no-delegate is for .tflite files; '{path}' is {form.name}.")
     form.check(path)
+    metadata = metadata_of(path, [])
+    if metadata is not None:
+        check_runs_on_cpus(path, metadata)
     graph, notes = None, []
     if form.name not in _NAMED:
         tell.step(f"Reading {path.name}")

@@ -12,6 +12,7 @@ from segformer_edge.cli import parse_size
 from segformer_edge.data.class_map import ClassMap, load_class_map
 from segformer_edge.data.datasets import open_dataset
 from segformer_edge.data.sample import SegmentationDataset
+from segformer_edge.errors import UsageError
 from segformer_edge.evaluation import check_classes
 from segformer_edge.model.checkpoint import load_checkpoint, load_for_training
 from segformer_edge.model.config import variant_config
@@ -22,6 +23,7 @@ from segformer_edge.train import WEIGHTS_FILE
 from segformer_edge.training.allocator import keep_freed_memory
 from segformer_edge.training.loop import TrainingResult, train
 from segformer_edge.training.recipe import Recipe, load_recipe
+from segformer_edge.training.state import STATE_FILE
 from segformer_edge.training.task import FloatTask, Task
 from segformer_edge.training.validate import validate_with_progress
 
@@ -34,6 +36,11 @@ def train_command(options: argparse.Namespace) -> dict[str, Any] | None:
 
     Of several processes that train together, all but the first return None.
     """
+    if options.resume and not (options.out / STATE_FILE).exists():
+        raise UsageError(
+            f"There is nothing to resume in {options.out}: it has no {STATE_FILE}.",
+            hint="Leave --resume out to start, or name the --out of the run that was stopped.",
+        )
     keep_freed_memory()
     recipe = load_recipe(options.recipe or ("qat" if options.qat else "demo"), steps=options.steps)
     size = parse_size(options.size) if options.size else None

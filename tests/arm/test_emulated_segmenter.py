@@ -81,7 +81,7 @@ def test_a_file_its_runtime_refuses(tiny_run, tmp_path, host_as_cpu):
     good = sha256_of(file)
     file.write_bytes(file.read_bytes()[:-100])
     sidecar.write_text(sidecar.read_text().replace(good, sha256_of(file)))
-    with pytest.raises(EmulationError, match=r"exit code 1: .*model.onnx' is not loaded: damaged"):
+    with pytest.raises(EmulationError, match=r"exit code 2: .*model.onnx' is not loaded: damaged"):
         EmulatedSegmenter(file, "cortex-a72")
 
 

@@ -175,5 +175,5 @@ def test_an_error_in_a_thread_is_one_message(stub, clip, monkeypatch, capsys):
         raise ArtifactError("LiteRT failed in 'model.tflite': no kernel")
 
     monkeypatch.setattr(StubSegmenter, "timed", broken)
-    assert run(main, ["model.tflite", "--source", str(clip)]) == 1
+    assert run(main, ["model.tflite", "--source", str(clip)]) == 2
     assert capsys.readouterr().err == "error: LiteRT failed in 'model.tflite': no kernel\n"

@@ -1,14 +1,19 @@
 """Every layout built in a temporary folder, opened by its spec, and broken."""
 
+import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from segformer_edge.commands import COMMANDS
 from segformer_edge.data.class_tables import class_table, voc_palette
-from segformer_edge.data.datasets import dataset_specs, open_dataset
+from segformer_edge.data.datasets import open_dataset
+from segformer_edge.data.layouts import LAYOUTS
+from segformer_edge.data.specs import USAGES, dataset_specs
 from segformer_edge.errors import DataError, UsageError
+from segformer_edge.evaluation import check_classes
 
 SIZE = (24, 32)
 
@@ -190,3 +195,35 @@ def test_voc_palette():
 
 def test_specs_for_help():
     assert "folder:DIR" in dataset_specs() and "demo" in dataset_specs()
+
+
+def test_a_missing_folder_is_told_with_the_whole_layout(folder, camvid):
+    shutil.rmtree(folder / "masks")
+    with pytest.raises(DataError, match=r"no folder .*masks(?s:.*)DIR/images/\*.jpg with DIR/masks/\*.png"):
+        open_dataset(f"folder:{folder}")
+    shutil.rmtree(folder / "images")
+    with pytest.raises(DataError, match=r"no folder .*images(?s:.*)DIR/masks"):
+        open_dataset(f"folder:{folder}")
+    shutil.rmtree(camvid / "valannot")
+    with pytest.raises(DataError, match=r"no folder .*valannot(?s:.*)DIR/val/\*.png with DIR/valannot"):
+        open_dataset(f"camvid:{camvid}:val")
+
+
+@pytest.mark.parametrize("command", ["quantize", "evaluate", "sensitivity"])
+def test_help_names_every_layout(command):
+    text = " ".join(COMMANDS[command].parser().format_help().split())
+    assert set(LAYOUTS) == set(USAGES)
+    assert all(usage in text for usage in dataset_specs())
+
+
+def test_the_page_of_layouts_has_them_all():
+    page = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text(encoding="utf-8")
+    assert all(usage in page for usage in dataset_specs())
+    assert all(
+        folder in page for folder in ("valannot", "annotations", "leftImg8bit", "gtFine", "masks", "classes.txt")
+    )
+
+
+def test_masks_of_fewer_classes_than_the_weights_are_told_of_classes_txt(folder):
+    with pytest.raises(UsageError, match=r"classes\.txt"):
+        check_classes("w", ("a", "b", "c", "d", "e"), open_dataset(f"folder:{folder}"))

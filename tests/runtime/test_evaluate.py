@@ -181,7 +181,7 @@ def test_the_table_names_every_class(artifacts, folder_dataset):
         (["{onnx}", "--data", "{squares}", "--threads", "0"], 2, "--threads"),
         (["{onnx}", "--data", "nonsense:x"], 2, "Unknown data set"),
         (["{onnx}", "--dta", "x", "--data", "{squares}"], 2, "Did you mean '--data'"),
-        (["/nowhere/model.onnx", "--data", "{squares}"], 1, "no file"),
+        (["/nowhere/model.onnx", "--data", "{squares}"], 2, "no file"),
         (["/nowhere/model.bin", "--data", "{squares}"], 2, "Name the .xml"),
         (["/nowhere/weights.pth", "--data", "{squares}"], 2, "weights.pth"),
     ],
@@ -191,3 +191,24 @@ def test_bad_input_is_one_message(arguments, code, words, artifacts, folder_data
     assert run(main, filled) == code
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.startswith("error: ") and words in captured.err
+
+
+def test_a_folder_of_exported_files_is_told_with_their_names(artifacts, folder_dataset, capsys):
+    folder = artifacts["onnx"].parent
+    assert run(main, [str(folder), "--data", folder_dataset]) == 2
+    error = capsys.readouterr().err
+    assert "is a folder of exported files" in error and str(artifacts["onnx"]) in error
+
+
+def test_the_command_after_a_checkpoint_keeps_the_size_and_asks_for_images(tiny_weights, tiny_dataset, capsys):
+    assert run(main, [str(tiny_weights), "--data", tiny_dataset, "--size", "64", "--limit", "1"]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith("next: ") and line.endswith("# with a folder of your images for DIR")
+    for words in (
+        f"--weights {tiny_weights}",
+        "--size 64",
+        "--calibration DIR",
+        f"--eval {tiny_dataset}",
+        "--out out/",
+    ):
+        assert words in line

@@ -163,9 +163,13 @@ def test_a_renamed_or_exchanged_file_is_found(artifact):
         ("model.tflite.json", r"Name the file it describes: .*model.tflite$"),
         ("model.tflit", r"Did you mean '.*model.tflite'"),
         ("model", "ends in none of"),
+        ("model.pth", r"Exported files beside it: .*model.tflite\.$"),
+        ("report.json", r"is no exported file(.|\n)*beside it: .*model.tflite\.$"),
+        ("", r"is a folder(.|\n)*Name a file in it: .*model.tflite\.$"),
     ],
 )
 def test_a_name_that_is_no_artifacts_is_explained(tmp_path, name, words):
+    (tmp_path / "model.tflite").touch()
     with pytest.raises(UsageError, match=words):
         ArtifactMetadata.load(tmp_path / name)
 

@@ -8,7 +8,7 @@ from statistics import median
 import onnx
 import pytest
 
-from segformer_edge.cli import EXIT_FAILED, EXIT_OK, EXIT_USAGE, run
+from segformer_edge.cli import EXIT_OK, EXIT_USAGE, run
 from segformer_edge.errors import UsageError
 from segformer_edge.export.targets import CPU_TARGETS
 from segformer_edge.profile import main
@@ -131,7 +131,7 @@ def test_a_file_of_another_producer_and_its_open_shape(tmp_path, capsys):
     (operator,) = profile_operators(tmp_path / made(4), runs=2).operators
     assert (operator.type, operator.name, operator.precision, operator.shape) == ("Softmax", "only", "float", (4, 8))
     code, error = refused(capsys, made("n"))
-    assert code == EXIT_FAILED and "no fixed shape" in error
+    assert code == EXIT_USAGE and "no fixed shape" in error
 
 
 def test_bad_requests(tiny_run, tmp_path, capsys):
@@ -150,7 +150,7 @@ def test_bad_requests(tiny_run, tmp_path, capsys):
     code, error = refused(capsys, tiny_run.file("onnx"), "--no-delegate")
     assert code == EXIT_USAGE and "for .tflite files" in error
     code, error = refused(capsys, tmp_path / "none.onnx")
-    assert code == EXIT_FAILED and "none.onnx" in error
+    assert code == EXIT_USAGE and "none.onnx" in error
     assert run(main, [str(file), "--runs", "3"]) == EXIT_USAGE
     assert "--runs is for --operators" in capsys.readouterr().err
 
@@ -161,7 +161,7 @@ def test_a_damaged_file(target, tiny_run, tmp_path, capsys):
     cut = tmp_path / source.name
     cut.write_bytes(source.read_bytes()[: source.stat().st_size // 3])
     code, error = refused(capsys, cut, "--runs", "1")
-    assert code == EXIT_FAILED and cut.name in error
+    assert code == EXIT_USAGE and cut.name in error
 
 
 def test_another_litert_is_refused_with_the_version_to_install(monkeypatch):

@@ -267,9 +267,15 @@ def test_command_trains_and_scores_mapped_classes(tmp_path, capsys):
         (["--size", "250"], "divisible by 32"),
         (["--model", "b9"], "b9"),
         (["--lerning", "1"], "lerning"),
+        (["--resume"], r"nothing to resume in .*out: it has no state\.pt"),
     ],
 )
 def test_command_refuses_bad_options_before_it_writes(tmp_path, options, message):
     with pytest.raises(UsageError, match=message):
         main(["--out", str(tmp_path / "out"), *options])
     assert not (tmp_path / "out").exists()
+
+
+def test_without_out_the_command_names_itself_as_it_is_called():
+    with pytest.raises(UsageError, match=r"--out(.|\n)*See: python -m segformer_edge\.train --help"):
+        main([])
