@@ -147,7 +147,11 @@ def test_a_runtime_that_is_not_there_leaves_the_graph(tiny_run, capsys, monkeypa
 
 @pytest.mark.parametrize("suffix", [".svg", ".png", ".html"])
 def test_plots_are_written_in_three_formats(suffix, tiny_run, tmp_path, capsys):
-    out, file = tmp_path / f"memory{suffix}", tmp_path / "a$x_$b$_$.tflite"  # which matplotlib would read as formulas
+    out, file = (
+        tmp_path / f"memory{suffix}",
+        tmp_path / "files" / "a$x_$b$_$.tflite",
+    )  # which matplotlib would read as formulas
+    file.parent.mkdir()
     file.write_bytes(tiny_run.file("tflite").read_bytes())
     assert run(main, [str(file), "--no-measure", "--plot", str(out)]) == EXIT_OK
     content = out.read_bytes()
@@ -162,7 +166,7 @@ def test_plots_are_written_in_three_formats(suffix, tiny_run, tmp_path, capsys):
         assert "src=" not in text.replace('src="data:', "")
         assert "Live at the peak" in text
         assert "TFLite arena" in text
-    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [out.name]
 
 
 @pytest.mark.parametrize(("name", "words"), [("memory.pdf", "is no plot"), ("nowhere/memory.svg", "cannot be written")])

@@ -121,10 +121,7 @@ def choose_targets(names: Sequence[str]) -> list[Target]:
     """
     for name in names:
         if name not in TARGETS:
-            raise UsageError(
-                f"Unknown target '{name}'.",
-                hint=f"{did_you_mean(name, TARGETS)} Targets: {', '.join(TARGETS)}.".strip(),
-            )
+            raise UsageError(f"Unknown target '{name}'.", hint=did_you_mean(name, TARGETS))
     if not names:
         raise UsageError("No target was named.", hint=f"Targets: {', '.join(TARGETS)}.")
     chosen = [target for target in TARGETS.values() if target.name in names]

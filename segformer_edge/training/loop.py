@@ -258,7 +258,8 @@ def train(
                     f"The loss is not a number at step {run.step}.", hint="Lower learning_rate in the recipe."
                 )
             run.loss_sum, run.loss_count = run.loss_sum + last_loss, run.loss_count + 1
-            progress.update(bar, completed=run.step, description=f"loss {last_loss:.3f} best mIoU {run.best:.3f}")
+            best = "" if val_set is None else f" best mIoU {run.best:.3f}"
+            progress.update(bar, completed=run.step, description=f"loss {last_loss:.3f}{best}")
             done = run.step == recipe.steps
             if run.step % LOG_EVERY == 0 or done:
                 seconds = time.perf_counter() - started
