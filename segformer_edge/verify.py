@@ -181,7 +181,8 @@ class Judge:
         if self.dataset is not None:
             report = self._score(report, segmenter, progress)
         if report.budget is not None and not report.budget.fits:
-            report = replace(report, status="over_budget", error=report.budget.verdict())
+            lost = f" {report.error}" if report.error else ""
+            report = replace(report, status="over_budget", error=report.budget.verdict() + lost)
         return report
 
     def _memory(self, target: Target, exported: Exported) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def print_on(console: Console, report: Report) -> None:
             console.print(Text(f"{target.target}: {target.npu.verdict()}"), soft_wrap=True)
         if target.error:
             console.print(Text(f"{target.target}: {target.error}"), soft_wrap=True)
-        elif target.budget:
+        if target.budget and target.status != "over_budget":  # whose error is the verdict
             console.print(Text(f"{target.target}: {target.budget.verdict()}"), soft_wrap=True)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from segformer_edge.errors import SegformerEdgeError
+from segformer_edge.report.budget import Budget
 from segformer_edge.report.html import render_html
 from segformer_edge.report.schema import Report, ReportError
 from segformer_edge.report.table import print_report
@@ -177,6 +178,13 @@ def test_the_table_on_a_terminal_loses_no_cell(report, monkeypatch, width, colou
     for cell in ("model.tflite", "0.7012", "99.99 %", "120 / 234", "below_accuracy"):
         assert cell in text
     assert "…" not in text
+
+
+def test_a_verdict_on_memory_is_told_beside_one_on_accuracy(report, over_budget):
+    below = replace(report.targets[1], budget=Budget(2 * 2**20, "growth", 2**20))
+    text = table_text(replace(report, targets=(below, over_budget)))
+    assert "openvino: mIoU drops by 0.0123\nopenvino: PASS: 1.00 MiB of 2.00 MiB" in text
+    assert text.count("small: FAIL: 3.00 MiB of 2.00 MiB") == 1
 
 
 def test_the_class_that_loses_most_is_named_in_a_line(report):
