@@ -26,12 +26,13 @@ from memory_cases import CAMVID, CASES, FIGURES, RANDOM, Case, Row, Setting, Sid
 from memory_ours import Source, our_file, prepare_source
 from memory_table import MARK, bytes_text, markdown
 
-from segformer_edge.cli import EXIT_FAILED, EXIT_OK, Parser, did_you_mean, run
+from segformer_edge.cli import EXIT_FAILED, EXIT_OK, Parser, run
 from segformer_edge.errors import SegformerEdgeError, UsageError
 from segformer_edge.jsonfile import write_bytes, write_json
 from segformer_edge.memory.measure import measure
 from segformer_edge.memory.measurement import Measurement
 from segformer_edge.progress import Progress, progress_for_terminal
+from segformer_edge.suggestions import did_you_mean
 
 Measure = Callable[..., Measurement]
 TimeFiles = Callable[[Sequence[Path], Sequence[str]], list[float]]

@@ -20,7 +20,7 @@ from ptq.methods import METHODS, carry_out
 from ptq.scores import Yardstick
 
 from quantization.recipe import load_recipe
-from segformer_edge.cli import Parser, did_you_mean, parse_size, run
+from segformer_edge.cli import Parser, parse_size, run
 from segformer_edge.data.datasets import open_dataset
 from segformer_edge.data.processing import Preprocessing
 from segformer_edge.data.sample import Sample, SegmentationDataset
@@ -28,6 +28,7 @@ from segformer_edge.errors import UsageError
 from segformer_edge.evaluation import check_classes
 from segformer_edge.model.checkpoint import load_checkpoint
 from segformer_edge.rewrite.graph import EdgeSegFormer
+from segformer_edge.suggestions import did_you_mean
 
 COLUMNS = "{:26} {:>9} {:>10} {:>10} {:>8} {:>8}"
 

@@ -28,7 +28,7 @@ from speed_cases import LABELS, LANES, SETTINGS, Entry, Lane, Result
 from speed_score import score
 from speed_table import MARK, markdown
 
-from segformer_edge.cli import EXIT_FAILED, EXIT_OK, Parser, did_you_mean, run
+from segformer_edge.cli import EXIT_FAILED, EXIT_OK, Parser, run
 from segformer_edge.data.datasets import open_dataset
 from segformer_edge.data.sample import SegmentationDataset
 from segformer_edge.errors import ArtifactError, SegformerEdgeError, UsageError
@@ -37,6 +37,7 @@ from segformer_edge.jsonfile import read_json, write_json
 from segformer_edge.memory.measure import measure
 from segformer_edge.progress import Progress, progress_for_terminal
 from segformer_edge.runtime.formats import RUNTIMES
+from segformer_edge.suggestions import did_you_mean
 
 #: Recipe of each of our files.
 RECIPES = {LABELS[2]: "float", LABELS[3]: "mixed"}
