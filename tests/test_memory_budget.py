@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from segformer_edge import pipeline
 from segformer_edge.cli import parse_bytes, run
 from segformer_edge.data.scenes import draw_scene
 from segformer_edge.errors import UsageError
@@ -130,3 +131,17 @@ def test_where_the_model_was_wrong_the_next_plan_is_for_less():
     assert tighter_budget(report, replace(outcome, plan=replace(plan, fits=False))) is None
     assert tighter_budget(report, replace(outcome, plan=None)) is None
     assert tighter_budget(report, ExportFailure("no")) is None
+
+
+def test_a_second_attempt_that_fails_leaves_the_first(run_quantize, tiny_weights, monkeypatch):
+    export, attempts = pipeline._export, []
+
+    def once(*arguments):
+        attempts.append(arguments)
+        return export(*arguments) if len(attempts) == 1 else {"onnx": ExportFailure("the compiler ended")}
+
+    monkeypatch.setattr(pipeline, "_export", once)
+    monkeypatch.setattr(pipeline, "tighter_budget", lambda report, outcome: 1 << 20)
+    run = run_quantize(tiny_weights, (32, 32), targets="onnx")
+    assert len(attempts) == 2
+    assert run.report_of("onnx").status == "ok" and Segmenter.load(run.file("onnx"))
