@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import ipaddress
 import json
 import socket
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cached_property
@@ -140,6 +142,17 @@ class PageServer(ThreadingHTTPServer):
         }
 
 
+class _Reader(socket.SocketIO):
+    """Reads until a moment. A socket's own timeout begins anew with every byte that comes."""
+
+    until = 0.0
+
+    def readinto(self, buffer: Any) -> int | None:
+        """See RawIOBase. Raises TimeoutError."""
+        self._sock.settimeout(max(self.until - time.monotonic(), 0.001))  # type: ignore[attr-defined]
+        return super().readinto(buffer)
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: PageServer
     protocol_version = "HTTP/1.1"
@@ -149,25 +162,18 @@ class _Handler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         super().setup()
+        self._reader = _Reader(self.connection, "rb")
+        self.rfile = io.BufferedReader(self._reader)
 
     def handle_one_request(self) -> None:
         """One request, which must be there within ``_PATIENCE``, however slowly its bytes come."""
-        self._deadline = threading.Timer(_PATIENCE, self._give_up)
-        self._deadline.daemon = True
-        self._deadline.start()
-        try:
-            super().handle_one_request()
-        finally:
-            self._deadline.cancel()
+        self._reader.until = time.monotonic() + _PATIENCE
+        super().handle_one_request()
 
     def send_response(self, code: int, message: str | None = None) -> None:
-        """The request is there."""
-        self._deadline.cancel()
+        """The request is there; each write of the answer has its own time."""
+        self.connection.settimeout(self.timeout)
         super().send_response(code, message)
-
-    def _give_up(self) -> None:
-        with contextlib.suppress(OSError):
-            self.connection.shutdown(socket.SHUT_RDWR)
 
     def do_GET(self) -> None:
         """The page, its state, the stream."""
