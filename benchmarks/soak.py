@@ -29,6 +29,9 @@ from segformer_edge.jsonfile import write_json
 
 #: Bytes that the process may grow after its warm-up.
 MOST_GROWTH = 1 << 20
+#: Descriptors that come and go: the clip, closed and opened at its end, and the connection of a question for the state.
+#: Which of them a half never caught open is chance; a leak at either would be tens in the shortest soak.
+COME_AND_GO = 2
 _CLIP_FRAMES = 20
 
 
@@ -45,8 +48,7 @@ class Sample:
 class Soak:
     """First and last sample after the warm-up, and what lies between them.
 
-    A question for the state is a connection that comes and goes, so open files are compared by the fewest seen in the
-    first and in the second half.
+    Open files are compared by the fewest seen in the first and in the second half, but for what comes and goes.
     """
 
     frames: int
@@ -65,7 +67,7 @@ class Soak:
     @property
     def passed(self) -> bool:
         """Neither memory nor open files grew."""
-        return self.growth <= MOST_GROWTH and self.files_after <= self.files_before
+        return self.growth <= MOST_GROWTH and self.files_after <= self.files_before + COME_AND_GO
 
 
 def soak(model: Path, frames: int, warm_up: int, size: tuple[int, int], folder: Path) -> Soak:

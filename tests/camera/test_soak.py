@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from benchmarks.soak import soak
+from benchmarks.soak import MOST_GROWTH, Sample, Soak, soak
 from segformer_edge.camera.config import CameraConfig
 from segformer_edge.camera.device import Device
 from tests.camera.kit import finish
@@ -34,3 +34,14 @@ def test_the_program_does_not_grow(tiny_run, tmp_path: Path):
     result = soak(tiny_run.file("tflite"), frames=2500, warm_up=500, size=(120, 160), folder=tmp_path)
     assert result.passed, result
     assert result.last.frames - result.warm.frames > 1000
+
+
+def test_what_grows_is_found():
+    def passed(resident: int, files: int) -> bool:
+        return Soak(2500, 6.0, Sample(500, 1 << 26, 9), Sample(2500, resident, 9), resident, 9, files).passed
+
+    assert passed(1 << 26, 9)
+    assert not passed((1 << 26) + MOST_GROWTH + 1, 9)
+    # One descriptor for each of the clip's ends in a half, or for each question of the shortest soak.
+    assert not passed(1 << 26, 9 + 50)
+    assert not passed(1 << 26, 9 + 12)
