@@ -37,8 +37,9 @@ demo: setup ## quantize the bundled demo checkpoint into four INT8 files and che
 evidence: setup ## the same on your checkpoint: WEIGHTS=DIR DATA=camvid:DIR:val CALIBRATION=DIR [SIZE=384x512]
 	$(BIN)/python benchmarks/evidence.py --weights "$(WEIGHTS)" --data "$(DATA)" --calibration "$(CALIBRATION)" --size "$(or $(SIZE),384x512)"
 
-test: setup ## run the tests
-	$(BIN)/python -m pytest
+# One thread a process: two processes with two threads each wait for one another on two cores.
+test: setup ## run the tests, JOBS (2) processes at a time
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(JOBS),2) --dist loadfile
 
 # The fuzzer, which only `make fuzz` needs.
 $(VENV)/.fuzz: $(STAMP)

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from segformer_edge.data.label_maps import label_buffer, pick_pixels
+from segformer_edge.data.label_upsampling import LabelMapUpsampler
 from segformer_edge.data.upsampling import LabelUpsampler
 from segformer_edge.errors import DataError, UsageError
 
@@ -133,17 +133,16 @@ def resize_image(
 def resize_labels(
     labels: npt.NDArray[np.uint8], size: tuple[int, int], out: npt.NDArray[np.uint8] | None = None
 ) -> npt.NDArray[np.uint8]:
-    """uint8 label map (h, w) to ``size`` (height, width) by nearest neighbour with half-pixel centres.
+    """uint8 label map (h, w) to ``size`` (height, width): of the four samples around a pixel, the class of most weight.
 
-    ``out``, if given, is written and returned. Raises DataError for another kind of array.
+    ``out``, if given, is written and returned; LabelMapUpsampler says how, and saves time where many frames have one
+    size. Raises DataError for another kind of array.
     """
     if labels.ndim != 2 or labels.dtype != np.uint8 or labels.size == 0:
         raise DataError(f"A label map is a non-empty uint8 array (height, width); got {labels.dtype} {labels.shape}.")
     if labels.shape == tuple(size) and out is None:
         return labels
-    # In integers: floor((i + 0.5) * h / H). cv2's nearest modes sample the corner, or round differently at ties.
-    rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(labels.shape, size, strict=True))
-    return pick_pixels(labels, rows, columns, label_buffer(size, out))
+    return LabelMapUpsampler(labels.shape, size)(labels, out)
 
 
 def labels_from_logits(logits: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.uint8]:

@@ -2,8 +2,8 @@ package dev.segformeredge.demo.checks
 
 import dev.segformeredge.demo.core.FrameCopy
 import dev.segformeredge.demo.core.InputEncoder
-import dev.segformeredge.demo.core.LabelDecoder
 import dev.segformeredge.demo.core.LabelMap
+import dev.segformeredge.demo.core.LabelMapUpsampler
 import dev.segformeredge.demo.core.LabelUpsampler
 import dev.segformeredge.demo.core.Layout
 import dev.segformeredge.demo.core.Metadata
@@ -88,7 +88,8 @@ class GoldenTest {
     fun resizedLabels() =
         Vectors.forEach("labels", 30) { case ->
             val out = LabelMap(case.int("new_width"), case.int("new_height"))
-            LabelDecoder.resizeLabels(case.bytes("labels"), case.int("height"), case.int("width"), out)
+            val upsampler = LabelMapUpsampler(case.int("height"), case.int("width"), out.width, out.height)
+            upsampler.upsample(case.bytes("labels"), out)
             assertSameBytes(case, case.bytes("expected"), out.data)
         }
 

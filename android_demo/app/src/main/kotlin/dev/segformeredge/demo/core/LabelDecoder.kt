@@ -4,8 +4,8 @@ import java.nio.ByteBuffer
 import java.nio.ByteOrder
 
 /**
- * The network's output as a label map of the picture's size: logits are upsampled, a label map is resized by nearest
- * neighbour. Keeps its buffers from picture to picture; not thread-safe.
+ * The network's output, logits or a label map, as a label map of the picture's size. Keeps its buffers from picture to
+ * picture; not thread-safe.
  */
 class LabelDecoder(
     private val metadata: Metadata,
@@ -14,6 +14,7 @@ class LabelDecoder(
     private val logits = FloatArray(if (metadata.givesLabels) 0 else spec.elements)
     private val labels = ByteArray(if (metadata.givesLabels) spec.elements else 0)
     private var upsampler: LabelUpsampler? = null
+    private var mapUpsampler: LabelMapUpsampler? = null
 
     /** The raw [output], in the processor's order of bytes, as labels of [width] x [height], in [out] if it fits. */
     fun decode(
@@ -31,9 +32,7 @@ class LabelDecoder(
         val map = out?.takeIf { it.width == width && it.height == height } ?: LabelMap(width, height)
         if (metadata.givesLabels) {
             readLabels(source)
-            val sides = spec.shape.filter { it != 1 }
-            val shape = labelShape(sides)
-            resizeLabels(labels, shape.first, shape.second, map)
+            mapUpsamplerFor(width, height).upsample(labels, map)
         } else {
             readLogits(source)
             upsamplerFor(width, height).upsample(logits, map)
@@ -68,6 +67,15 @@ class LabelDecoder(
             }
         val exact = spec.dtype != DType.FLOAT32
         return LabelUpsampler(metadata.classNames.size, h, w, spec.layout, exact, width, height).also { upsampler = it }
+    }
+
+    private fun mapUpsamplerFor(
+        width: Int,
+        height: Int,
+    ): LabelMapUpsampler {
+        mapUpsampler?.takeIf { it.outWidth == width && it.outHeight == height }?.let { return it }
+        val (h, w) = labelShape(spec.shape.filter { it != 1 })
+        return LabelMapUpsampler(h, w, width, height).also { mapUpsampler = it }
     }
 
     private fun readLogits(source: ByteBuffer) {
@@ -113,27 +121,5 @@ class LabelDecoder(
             }
             labels[i] = label.toByte()
         }
-    }
-
-    companion object {
-        /** [labels] of [height] x [width] at the size of [out], by nearest neighbour with half-pixel centres. */
-        fun resizeLabels(
-            labels: ByteArray,
-            height: Int,
-            width: Int,
-            out: LabelMap,
-        ) {
-            val columns = IntArray(out.width) { nearest(it, width, out.width) }
-            for (y in 0 until out.height) {
-                val row = nearest(y, height, out.height) * width
-                for (x in 0 until out.width) out.data[y * out.width + x] = labels[row + columns[x]]
-            }
-        }
-
-        private fun nearest(
-            pixel: Int,
-            old: Int,
-            new: Int,
-        ): Int = ((2L * pixel + 1) * old / (2L * new)).toInt()
     }
 }

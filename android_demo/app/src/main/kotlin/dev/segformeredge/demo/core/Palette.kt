@@ -26,8 +26,8 @@ class Palette(
         opacity: Double,
         pixels: IntArray,
     ) {
-        val share = opacity.toFloat()
-        val rest = (1.0 - opacity).toFloat()
+        val ofImage = IntArray(256) { Math.rint(it * (1.0 - opacity)).toInt() }
+        val ofColour = IntArray(256) { Math.rint(it * opacity).toInt() }
         for (i in labels.data.indices) {
             val colour = opaque[labels.data[i].toInt() and 0xff]
             var pixel = BLACK
@@ -35,7 +35,7 @@ class Palette(
                 val shift = 16 - 8 * c
                 val below = image.data[3 * i + c].toInt() and 0xff
                 val above = (colour shr shift) and 0xff
-                val mixed = if (colour == 0) below else Math.rint((below * rest + above * share).toDouble()).toInt()
+                val mixed = if (colour == 0) below else minOf(ofImage[below] + ofColour[above], 255)
                 pixel = pixel or (mixed shl shift)
             }
             pixels[i] = pixel
