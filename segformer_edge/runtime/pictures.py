@@ -32,8 +32,9 @@ def overlay(
     """uint8 RGB image with its label map's colours over it; ``opacity`` 0 is the image, 1 the colours.
 
     Each part is rounded to integers by itself and the sum saturates, so every machine gives the same picture: sums in
-    float differ by whether a CPU fuses the multiplication with the addition. Raises DataError if image and labels differ
-    in size.
+    float differ by whether a CPU fuses the multiplication with the addition.
+
+    Raises DataError if image and labels differ in size.
     """
     check_image(image)
     if labels.shape != image.shape[:2]:
