@@ -26,6 +26,8 @@ PIECES = tuple(5 << bits for bits in range(19, 8, -1))
 #: So many tilings in a row that need more than the best end a search: finer ones only add operators from there.
 PATIENCE = 2
 _FEWEST_ROWS = 2
+#: What stays in integers in a ``.pte``, where XNNPACK resizes in float and ExecuTorch takes the argmax.
+_EXECUTORCH = {**KERNELS, "RESIZE_BILINEAR": (), "ARG_MAX": ("int8",)}
 #: Role of sites that recipes for XNNPACK leave in float, and recipes for built-in kernels do not.
 _FLOAT_FOR_XNNPACK = "attention_probabilities"
 
@@ -67,7 +69,7 @@ def way_of(target: str, network: EdgeSegFormer) -> Way | None:
     if target == "tflite":
         integer = all(site.active for _, site in named_sites(network) if site.role == _FLOAT_FOR_XNNPACK)
         return Way("arena", BUILT_IN, KERNELS_WITH_GELU) if integer else Way("growth", COMPILED, KERNELS)
-    return Way("plan", INTERPRETER, {**KERNELS, "RESIZE_BILINEAR": ()}) if target == "executorch" else None
+    return Way("plan", INTERPRETER, _EXECUTORCH) if target == "executorch" else None
 
 
 def tiling_for(config: SegformerConfig, size: tuple[int, int], piece: int, way: Way, score_bytes: int) -> Tiling:

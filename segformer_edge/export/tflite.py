@@ -49,9 +49,11 @@ def specs_of(graph: EmittedGraph, network: EdgeSegFormer) -> tuple[InputSpec, Ou
     """What the metadata say of the one image that ``graph`` takes, and of the logits or labels that it gives."""
     (taken,), (given,) = graph.inputs, graph.outputs
     height, width, channels = taken.shape[1:]
+    labels = network.output_form == "labels"  # numbers of classes, whatever the tensor says
+    parameters = (None, None) if labels else _quantization(given)
     return (
         InputSpec(taken.name, (1, height, width, channels), "nhwc", taken.dtype, *_quantization(taken)),
-        OutputSpec(given.name, network.output_form, given.shape, "nhwc", given.dtype, *_quantization(given)),
+        OutputSpec(given.name, network.output_form, given.shape, "nhwc", given.dtype, *parameters),
     )
 
 

@@ -18,18 +18,18 @@ from segformer_edge.export.tflite_views import CHANNELS_LAST, View, plain
 #: Operator -> widths for which a runtime has integer kernels.
 Kernels = dict[str, tuple[str, ...]]
 
-#: Widths for which LiteRT has integer kernels. Without GELU's XNNPACK takes the whole graph: it has no int8 GELU.
+#: Widths for which LiteRT has integer kernels. Without GELU's and the argmax XNNPACK takes the whole graph: it has no
+#: int8 GELU, and no argmax.
 KERNELS: Kernels = {
     **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D", "ADD", "MUL", "RSQRT", "SOFTMAX", "BATCH_MATMUL"), WIDTHS),
     **dict.fromkeys(("RESIZE_BILINEAR", "RELU"), WIDTHS),
-    "ARG_MAX": ("int8",),
     "CAST": ("uint8",),
     "SPACE_TO_DEPTH": ("int8", "float32"),
 }
-#: The same with the lookup table for GELU, for runtimes that compute without a delegate.
-KERNELS_WITH_GELU = {**KERNELS, "GELU": ("int8",)}
+#: The same with both, GELU as a lookup table, for runtimes that compute without a delegate.
+KERNELS_WITH_GELU = {**KERNELS, "GELU": ("int8",), "ARG_MAX": ("int8",)}
 #: TFLite Micro has no GELU, but what reads a table, and it casts to signed integers alone.
-KERNELS_MICRO = {**KERNELS, "GATHER": ("int8",), "CAST": ("int8", "int16")}
+KERNELS_MICRO = {**KERNELS, "ARG_MAX": ("int8",), "GATHER": ("int8",), "CAST": ("int8", "int16")}
 
 
 def _constants(program: ExportedProgram) -> dict[str, torch.Tensor]:

@@ -134,7 +134,7 @@ def _delegated(op: Emitted) -> bool:
     if op.code in _NOT_DELEGATED or any(tensor.dtype == "int16" for tensor in tensors):
         return False
     if op.code == "CONCATENATION":
-        return len(op.inputs) <= _MOST_CONCATENATED and op.output.dtype in ("int8", "float32")
+        return len(op.inputs) <= _MOST_CONCATENATED and op.output.dtype in ("int8", "uint8", "float32")
     return not (op.code == "GELU" and op.output.dtype == "int8")
 
 

@@ -19,6 +19,8 @@ _ATEN = torch.ops.aten
 _SAME, _VALID = 0, 1
 #: LiteRT keeps biases of int16 convolutions in 64 bits; the kernels for them take 32-bit values nevertheless.
 _BIAS = {"int8": "int32", "int16": "int64"}
+#: Of labels that are quantized as shares of 256 classes.
+LABELS = Kind("uint8", Quantization((1 / 256,), (0,)))
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -215,18 +217,51 @@ def _argmax(emitter: Emitter, node: Node) -> None:
     dim %= len(value.view.shape)
     order = value.view.order
     tensor = emitter.tensor(value, order)
-    if tensor.dtype not in emitter.kernels["ARG_MAX"]:
+    view = View(shape_of(node), tuple(other - (other > dim) for other in order if other != dim))
+    if "ARG_MAX" not in emitter.kernels and _is_for_labels(node) and tensor.dtype == "int8":
+        emitter.values[node] = Value(_labels(emitter, tensor, order.index(dim)), view)
+        return
+    if tensor.dtype not in emitter.kernels.get("ARG_MAX", ()):
         tensor = emitter.as_float(tensor)
     axis = emitter.once(("axis", order.index(dim)), lambda: constant(np.array(order.index(dim), np.int32)))
-    view = View(shape_of(node), tuple(other - (other > dim) for other in order if other != dim))
     output = emitter.emit("ARG_MAX", [tensor, axis], view.stored, Kind("int32"), outputType="int32")
     emitter.values[node] = Value(output, view)
+
+
+def _is_for_labels(argmax: Node) -> bool:
+    """Whether all that is made of ``argmax``, over at most 256 classes, are integers of 8 bits."""
+    classes = argmax.args[0].meta["val"].shape[argument_of(argmax, 1, "dim")]
+    made = [value for user in argmax.users if (value := user.meta.get("val")) is not None]  # None: an assertion
+    return classes <= 256 and all(value.dtype == torch.uint8 for value in made)
+
+
+def _labels(emitter: Emitter, logits: Tensor, axis: int) -> Tensor:
+    """The argmax of int8 ``logits`` over ``axis`` by operators that XNNPACK has, which has no argmax: uint8.
+
+    From every logit, in steps of its scale, the class's number / 256 is taken: the largest of these is the largest
+    logit's, of equal ones the first class's, and its distance to the next integer is the number. A quarter of that
+    unit, sixteen times what rounding can move it, keeps it off the integers.
+    """
+    assert logits.kind.quantization is not None
+    (scale,), classes = logits.kind.quantization.scale, logits.shape[axis]
+    parts = -scale * (np.arange(classes) + 0.25) / 256
+    shape = [classes if i == axis else 1 for i in range(len(logits.shape))]
+    numbers = emitter.once(("numbers", scale, *shape), lambda: constant(parts.astype(np.float32).reshape(shape)))
+    whole, sides = logits.shape, [side for i, side in enumerate(logits.shape) if i != axis]
+    taken = [emitter.as_float(logits), numbers]
+    marked = emitter.emit("ADD", taken, whole, fusedActivationFunction=0, potScaleInt16=False)
+    largest = emitter.emit("REDUCE_MAX", [marked, emitter.integers([axis])], sides, keepDims=False)
+    steps = emitter.once(("steps", scale), lambda: constant(np.full((1,) * len(sides), -1 / scale, np.float32)))
+    turned = emitter.emit("MUL", [largest, steps], sides, fusedActivationFunction=0)
+    below = emitter.emit("FLOOR", [turned], sides)
+    share = emitter.emit("SUB", [turned, below], sides, fusedActivationFunction=0, potScaleInt16=False)
+    return emitter.emit("QUANTIZE", [share], sides, LABELS)
 
 
 def _cast(emitter: Emitter, node: Node) -> None:
     value, dtype = emitter.values[node.args[0]], node.meta["val"].dtype
     name = str(dtype).removeprefix("torch.")
-    if node.args[0].meta["val"].dtype != dtype:
+    if node.args[0].meta["val"].dtype != dtype and value.tensor.kind != LABELS:
         tensor = value.tensor
         if tensor.dtype != "int32" or name != "uint8":
             raise ArtifactError(f"'{emitter.where}' converts {tensor.dtype} to {name}.")

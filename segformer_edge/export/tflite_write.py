@@ -21,9 +21,10 @@ _OPTIONS = {
     "BATCH_MATMUL": "BatchMatMulOptions",
     "ARG_MAX": "ArgMaxOptions",
     "MEAN": "ReducerOptions",
+    "REDUCE_MAX": "ReducerOptions",
 }
 #: Operators that have no options table.
-_BARE = ("RSQRT", "RELU", "LOGISTIC")
+_BARE = ("RSQRT", "RELU", "LOGISTIC", "FLOOR")
 #: Version of an operator by the width of its first input, where it is not 1.
 _VERSIONS = {
     ("CONV_2D", "int8"): 3,

@@ -19,7 +19,7 @@ from segformer_edge.errors import SegformerEdgeError
 from segformer_edge.instructions.marks import BEGIN, END, SYSTEM_CALL
 from segformer_edge.memory.subjects import COMPILED, make_subject, random_inputs
 from segformer_edge.runtime.base import cannot_load
-from segformer_edge.runtime.tflite_compiled import check_cpu
+from segformer_edge.runtime.litert_api import open_api
 from segformer_edge.worker_process import answer_with
 
 #: Inferences before the counted one: the first lets runtimes pack and plan. The third differs from the second by
@@ -36,12 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def chosen(form: str) -> str:
-    """As ``segformer_edge.runtime.tflite`` chooses: LiteRT's CompiledModel where the CPU can run it."""
+    """As ``segformer_edge.runtime.tflite`` chooses: LiteRT's CompiledModel where there is one."""
     if form != "tflite":
         return ""
     try:
-        check_cpu()
-        import ai_edge_litert.compiled_model  # noqa: F401
+        open_api()
     except ImportError:
         return ""
     return COMPILED

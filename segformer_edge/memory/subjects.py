@@ -15,8 +15,10 @@ import numpy as np
 from segformer_edge.errors import ArtifactError, UsageError
 from segformer_edge.runtime.base import backend
 from segformer_edge.runtime.executorch_binding import SCALAR_TYPES, Binding
+from segformer_edge.runtime.litert_api import environment
 from segformer_edge.runtime.quiet import native_stderr_silenced
 from segformer_edge.runtime.tflite import PACKAGES
+from segformer_edge.runtime.tflite_compiled import CompiledFile
 
 #: The variant of ``.tflite`` that our own runtime is.
 COMPILED = "compiled"
@@ -131,18 +133,16 @@ class CompiledLiteRT:
     runtime = "LiteRT CompiledModel, XNNPACK"
 
     def __init__(self, path: Path, threads: int, variant: str) -> None:
-        self._api: Any = backend(["segformer_edge.runtime.tflite_compiled"], "runtime-tflite")
+        backend(["ai_edge_litert"], "runtime-tflite")
         try:
-            self._api.check_cpu()
+            environment()
         except ImportError as error:
             raise UsageError(str(error), hint="Measure what runs there: leave the compiled setup out.") from error
-        backend(["ai_edge_litert.compiled_model"], "runtime-tflite")
         self.versions = {"ai-edge-litert": version("ai-edge-litert")}
-        self._api.environment()
         self._path, self._threads = path, threads
 
     def load(self) -> None:
-        self._file = self._api.CompiledFile(self._path, self._threads)
+        self._file = CompiledFile(self._path, self._threads)
 
     def allocate(self) -> None:
         return None

@@ -59,7 +59,7 @@ def _infos(details: Sequence[Any]) -> list[TensorInfo]:
 
 def _opened(path: Path, threads: int, module: Any, dtypes: set[str], reference: bool) -> CompiledFile | _Interpreted:
     if not reference and dtypes.issubset(_COMPILED_DTYPES):
-        with suppress(ImportError):  # tflite-runtime, LiteRT before 2.3, a CPU without atomics
+        with suppress(ImportError):  # tflite-runtime, or another LiteRT than 2.3
             return CompiledFile(path, threads)
     return _Interpreted(path, threads, module, reference)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from segformer_edge.data.demo import draw_scene
-from segformer_edge.runtime import Segmenter, tflite, tflite_compiled
+from segformer_edge.runtime import Segmenter, litert_api, tflite
 from segformer_edge.runtime.tflite_compiled import CompiledFile
 
 
@@ -40,7 +41,7 @@ def test_an_older_litert_runs_files_by_its_interpreter(file, monkeypatch):
     labels = Segmenter.load(file)(image)
 
     def missing(path, threads):
-        raise ImportError("cannot import name 'CpuOptions'")
+        raise ImportError("installed is 2.2.0")
 
     monkeypatch.setattr(tflite, "CompiledFile", missing)
     assert np.array_equal(Segmenter.load(file)(image), labels)
@@ -57,19 +58,39 @@ print(segmenter(np.zeros((64, 96, 3), np.uint8)).shape)
     assert (done.returncode, done.stdout, done.stderr) == (0, "(64, 96)\n", "")
 
 
-def test_an_arm_cpu_without_atomics_is_told_before_libraries_end_the_process(monkeypatch):
-    class Process:
-        features = 0
+def test_another_litert_is_no_compiled_model_of_ours(monkeypatch):
+    monkeypatch.setattr(litert_api, "version", lambda name: "2.4.1")
+    with pytest.raises(ImportError, match=r"installed is 2\.4\.1"):
+        litert_api.open_api.__wrapped__()
 
-        def __init__(self, name):
-            pass
 
-        def getauxval(self, kind):
-            return self.features if kind == 16 else 0
+def test_the_file_stays_readable_after_litert_has_dropped_its_own_graph_of_it(file):
+    """Freed memory is overwritten, so whatever still read LiteRT's graph would end the process or change results."""
+    program = f"""
+import sys, zlib
+from pathlib import Path
+import numpy as np
+from segformer_edge.runtime.tflite_compiled import CompiledFile
+for _ in range(2):  # the second after the first was taken apart
+    compiled = CompiledFile(Path({str(file)!r}), 1)
+    compiled.allocate()
+    (info,) = compiled.inputs
+    compiled.write(0, np.arange(np.prod(info.shape)).astype(np.int8).reshape(info.shape))
+    compiled.run()
+    print(zlib.crc32(compiled.read(0).tobytes()))
+    del compiled
+"""
+    sums = []
+    for freed in ("0", "165"):
+        environment = {**os.environ, "MALLOC_PERTURB_": freed}
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        sums += done.stdout.split()
+    assert len(sums) == 4 and len(set(sums)) == 1
 
-    monkeypatch.setattr(tflite_compiled.platform, "machine", lambda: "aarch64")
-    monkeypatch.setattr(tflite_compiled.ctypes, "CDLL", Process)
-    with pytest.raises(ImportError, match="atomic instructions"):
-        tflite_compiled.check_cpu()
-    Process.features = 1 << 8
-    tflite_compiled.check_cpu()
+
+def test_a_file_that_litert_refuses(tmp_path):
+    broken = tmp_path / "model.tflite"
+    broken.write_bytes(b"TFL3" * 100)
+    with pytest.raises(RuntimeError, match="CreateModelFromBuffer"):
+        CompiledFile(broken, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from statistics import median
 
 import onnx
@@ -12,8 +13,9 @@ from segformer_edge.cli import EXIT_OK, EXIT_USAGE, run
 from segformer_edge.errors import UsageError
 from segformer_edge.export.targets import CPU_TARGETS
 from segformer_edge.profile import main
-from segformer_edge.timing import litert_api
+from segformer_edge.runtime import litert_api
 from segformer_edge.timing.operators import Event, OperatorProfile, OperatorTime, medians
+from segformer_edge.timing.profilers import tflite as profiler
 from segformer_edge.timing.profiling import profile_operators
 from segformer_edge.timing.worker import PROFILERS
 
@@ -166,8 +168,9 @@ def test_a_damaged_file(target, tiny_run, tmp_path, capsys):
 
 def test_another_litert_is_refused_with_the_version_to_install(monkeypatch):
     monkeypatch.setattr(litert_api, "version", lambda name: "2.4.1")
+    monkeypatch.setattr(profiler, "open_api", litert_api.open_api.__wrapped__)
     with pytest.raises(UsageError, match=r"installed is 2\.4\.1(.|\n)*ai-edge-litert==2\.3\.0"):
-        litert_api.open_api.__wrapped__()
+        profiler.LiteRTProfiler(Path("model.tflite"), 1, True, True)
 
 
 def test_medians_need_the_same_operators():

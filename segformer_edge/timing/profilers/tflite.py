@@ -8,18 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from segformer_edge.errors import ArtifactError
+from segformer_edge.errors import ArtifactError, UsageError
 from segformer_edge.memory.subjects import Inputs
 from segformer_edge.runtime.base import backend
-from segformer_edge.runtime.tflite_compiled import XNNPACK_FLAGS
-from segformer_edge.timing.litert_api import (
-    DELEGATED_EVENT,
-    ELEMENT_TYPES,
-    KERNEL_EVENT,
-    VERSION,
-    ProfiledModel,
-    open_api,
-)
+from segformer_edge.runtime.litert_api import VERSION, open_api
+from segformer_edge.runtime.tflite_compiled import KERNELS, CompiledFile
+from segformer_edge.timing.litert_profiler import DELEGATED_EVENT, KERNEL_EVENT, ProfiledFile
 from segformer_edge.timing.operators import Event
 
 
@@ -28,16 +22,22 @@ class LiteRTProfiler:
 
     def __init__(self, path: Path, threads: int, delegate: bool, profiling: bool) -> None:
         backend(["ai_edge_litert"], "runtime-tflite")
-        open_api()
+        try:
+            open_api()
+        except ImportError as error:
+            raise UsageError(
+                f"Operators of .tflite files are not timed here. {error}",
+                hint=f"pip install ai-edge-litert=={VERSION}",
+            ) from error
         self.versions = {"ai-edge-litert": VERSION}
         self.runtime = "LiteRT CompiledModel, " + ("XNNPACK" if delegate else "no delegate")
-        kernels = f"flags = {XNNPACK_FLAGS}\n" if delegate else 'kernel_mode = "builtin"\n'
-        self._options = f"num_threads = {threads}\n{kernels}"
-        self._path, self._profiling = path, profiling
+        self._kernels = KERNELS if delegate else 'kernel_mode = "builtin"\n'
+        self._path, self._threads, self._profiling = path, threads, profiling
         self._runs: list[list[Event]] = []
 
     def load(self) -> None:
-        self._model = ProfiledModel(self._path, self._options, self._profiling)
+        kind = ProfiledFile if self._profiling else CompiledFile
+        self._model: Any = kind(self._path, self._threads, self._kernels)
 
     def allocate(self) -> None:
         self._model.allocate()
@@ -46,18 +46,18 @@ class LiteRTProfiler:
 
     def inputs(self) -> Inputs:
         found = []
-        for place, kind in enumerate(self._model.inputs):
-            if any(side < 1 for side in kind.shape):
-                raise ArtifactError(f"Its input {place} has no fixed shape: {list(kind.shape)}.")
-            found.append((f"input {place}", ELEMENT_TYPES.get(kind.element, f"type {kind.element}"), kind.shape))
+        for place, info in enumerate(self._model.inputs):
+            if any(side < 1 for side in info.shape):
+                raise ArtifactError(f"Its input {place} has no fixed shape: {list(info.shape)}.")
+            found.append((f"input {place}", *info))
         return tuple(found)
 
     def prepare(self, arrays: Sequence[np.ndarray]) -> Any:
-        return [array.tobytes() for array in arrays]
+        return arrays
 
     def run(self, prepared: Any) -> None:
-        for place, data in enumerate(prepared):
-            self._model.write(place, data)
+        for place, array in enumerate(prepared):
+            self._model.write(place, array)
         self._model.run()
 
     def collect(self) -> None:
