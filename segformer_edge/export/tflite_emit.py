@@ -12,7 +12,7 @@ from torch.fx import Node
 from segformer_edge.errors import ArtifactError
 from segformer_edge.export.tflite_emitter import Emitter, Value, shape_of
 from segformer_edge.export.tflite_graph import FLOAT, WIDTHS, EmittedGraph, Tensor, constant, without_unused
-from segformer_edge.export.tflite_ops import HANDLERS
+from segformer_edge.export.tflite_ops import HANDLERS, finished_labels
 from segformer_edge.export.tflite_views import CHANNELS_LAST, View, plain
 
 #: Operator -> widths for which a runtime has integer kernels.
@@ -68,8 +68,11 @@ def _input(emitter: Emitter, node: Node, order: tuple[int, ...]) -> Tensor:
     return tensor
 
 
-def _output(emitter: Emitter, value: Value, order: tuple[int, ...]) -> Tensor:
-    tensor = emitter.tensor(value, order)
+def _output(emitter: Emitter, node: Node, channels_last: bool) -> Tensor:
+    value = emitter.values[node]
+    tensor = emitter.tensor(value, _order(len(value.view.shape), channels_last))
+    if node.meta["val"].dtype == torch.uint8 and tensor.dtype == "float32":
+        tensor = finished_labels(emitter, tensor)
     tensor.name = "output"
     return tensor
 
@@ -106,8 +109,7 @@ def build_graph(
             inputs.append(_input(emitter, node, _order(node.meta["val"].ndim, image_channels_last)))
         elif node.op == "output":
             for result in node.args[0]:
-                value = emitter.values[result]
-                outputs.append(_output(emitter, value, _order(len(value.view.shape), output_channels_last)))
+                outputs.append(_output(emitter, result, output_channels_last))
         elif node in needed:
             _handle(emitter, node)
     return without_unused(EmittedGraph(inputs, outputs, emitter.operators))

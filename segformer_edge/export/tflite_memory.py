@@ -48,7 +48,7 @@ class Setup:
 
 BUILT_IN = Setup(False, False, 1070, 0, 250_000)
 INTERPRETER = Setup(True, False, 1070, 1420, 250_000)
-COMPILED = Setup(True, True, 1500, 2200, 200_000)
+COMPILED = Setup(True, True, 1000, 1310, 175_000)
 #: TFLite Micro; what it keeps for operators follows from more than their number, and is measured.
 MICRO = Setup(False, False, 0, 0, 0, alignment=16, in_place=(), holds_inputs=False, unfolds=False, places=True)
 

@@ -236,11 +236,12 @@ def _is_for_labels(argmax: Node) -> bool:
 
 
 def _labels(emitter: Emitter, logits: Tensor, axis: int) -> Tensor:
-    """The argmax of int8 ``logits`` over ``axis`` by operators that XNNPACK has, which has no argmax: uint8.
+    """The argmax of int8 ``logits`` over ``axis`` by operators that XNNPACK has, which has no argmax.
 
     From every logit, in steps of its scale, the class's number / 256 is taken: the largest of these is the largest
     logit's, of equal ones the first class's, and its distance to the next integer is the number. A quarter of that
-    unit, sixteen times what rounding can move it, keeps it off the integers.
+    unit, sixteen times what rounding can move it, keeps it off the integers. That distance is left to
+    ``finished_labels``, once for all bands.
     """
     assert logits.kind.quantization is not None
     (scale,), classes = logits.kind.quantization.scale, logits.shape[axis]
@@ -252,16 +253,20 @@ def _labels(emitter: Emitter, logits: Tensor, axis: int) -> Tensor:
     marked = emitter.emit("ADD", taken, whole, fusedActivationFunction=0, potScaleInt16=False)
     largest = emitter.emit("REDUCE_MAX", [marked, emitter.integers([axis])], sides, keepDims=False)
     steps = emitter.once(("steps", scale), lambda: constant(np.full((1,) * len(sides), -1 / scale, np.float32)))
-    turned = emitter.emit("MUL", [largest, steps], sides, fusedActivationFunction=0)
-    below = emitter.emit("FLOOR", [turned], sides)
-    share = emitter.emit("SUB", [turned, below], sides, fusedActivationFunction=0, potScaleInt16=False)
-    return emitter.emit("QUANTIZE", [share], sides, LABELS)
+    return emitter.emit("MUL", [largest, steps], sides, fusedActivationFunction=0)
+
+
+def finished_labels(emitter: Emitter, marked: Tensor) -> Tensor:
+    """The uint8 labels of what ``_labels`` made, or of several of these joined."""
+    below = emitter.emit("FLOOR", [marked], marked.shape)
+    share = emitter.emit("SUB", [marked, below], marked.shape, fusedActivationFunction=0, potScaleInt16=False)
+    return emitter.emit("QUANTIZE", [share], marked.shape, LABELS)
 
 
 def _cast(emitter: Emitter, node: Node) -> None:
     value, dtype = emitter.values[node.args[0]], node.meta["val"].dtype
     name = str(dtype).removeprefix("torch.")
-    if node.args[0].meta["val"].dtype != dtype and value.tensor.kind != LABELS:
+    if node.args[0].meta["val"].dtype != dtype and value.tensor.dtype != "float32":
         tensor = value.tensor
         if tensor.dtype != "int32" or name != "uint8":
             raise ArtifactError(f"'{emitter.where}' converts {tensor.dtype} to {name}.")

@@ -21,6 +21,19 @@ class Waiting(NamedTuple):
     projected: bool
 
 
+def _bands(rows: int, coarsest: int, bands: int) -> list[tuple[int, int]]:
+    """As ``split``; where a band is whole rows of the coarsest map, its edges lie in their middle.
+
+    Upsampled rows are made whole source rows at a time. A middle edge needs one on either side of it, an edge between
+    two source rows needs both again on either side.
+    """
+    scale, ranges = rows // coarsest, split(rows, bands)
+    if (ranges[0][1] % scale) or len(ranges) == 1:
+        return ranges
+    edges = [start - scale // 2 for start, _ in ranges[1:]]
+    return list(zip([0, *edges], [*edges, rows], strict=True))
+
+
 class Head(nn.Module):
     """The folded head: project at native resolution, upsample, add, ReLU, classify; by bands, and by channel groups up
     to the classifier.
@@ -71,6 +84,6 @@ class Head(nn.Module):
     def forward(self, features: list[Waiting]) -> Iterator[Tensor]:
         """The logits, band by band."""
         groups = range(len(features[0].maps))
-        for start, stop in split(features[0].maps[0].height, self.bands):
+        for start, stop in _bands(features[0].maps[0].height, features[-1].maps[0].height, self.bands):
             fused = [self._fused(group, features, start, stop) for group in groups]
             yield self.classifier(join(fused, 1, self.fused))

@@ -69,17 +69,9 @@ class CompiledFile:
 
     def run(self) -> None:
         """One inference on what the inputs hold."""
-        model, *sides = (self._native[name] for name in ("model", "given", "made"))
-        given, made = ((c_void_p * len(side))(*side) for side in sides)
-        self._api.call(
-            "RunCompiledModel",
-            self._native["model"],
-            c_size_t(0),
-            c_size_t(len(given)),
-            given,
-            c_size_t(len(made)),
-            made,
-        )
+        sides = [self._native[name] for name in ("given", "made")]
+        arguments = [each for side in sides for each in (c_size_t(len(side)), (c_void_p * len(side))(*side))]
+        self._api.call("RunCompiledModel", self._native["model"], c_size_t(0), *arguments)
 
     def read(self, place: int) -> np.ndarray:
         """A copy of output ``place``."""
