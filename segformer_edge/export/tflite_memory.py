@@ -31,6 +31,9 @@ class Setup:
     node_bytes: int
     delegated_node_bytes: int
     fixed_bytes: int
+    #: The same while a delegate is made of the graph, where that may be the most there ever is.
+    loading_node_bytes: int = 0
+    loading_fixed_bytes: int = 0
     alignment: int = 64
     #: Operators whose result takes the place of an input that is not read again.
     in_place: tuple[str, ...] = _IN_PLACE
@@ -48,7 +51,7 @@ class Setup:
 
 BUILT_IN = Setup(False, False, 1070, 0, 250_000)
 INTERPRETER = Setup(True, False, 1070, 1420, 250_000)
-COMPILED = Setup(True, True, 1000, 1310, 175_000)
+COMPILED = Setup(True, True, 1000, 1310, 175_000, loading_node_bytes=2640, loading_fixed_bytes=290_000)
 #: TFLite Micro; what it keeps for operators follows from more than their number, and is measured.
 MICRO = Setup(False, False, 0, 0, 0, alignment=16, in_place=(), holds_inputs=False, unfolds=False, places=True)
 
@@ -66,13 +69,16 @@ class Forecast:
     kept: int
     #: Structures of the runtime.
     runtime: int
+    #: All that stands while the file is loaded, before there is an arena or a workspace.
+    loading: int
     operators: int
     blocked_by: str
 
     @property
     def growth(self) -> int:
         """All of it: what an inference adds to the process, without weights."""
-        return max(self.arena + self.workspace, self.growing) + self.kept + self.runtime
+        running = max(self.arena + self.workspace, self.growing) + self.kept + self.runtime
+        return max(running, self.loading)
 
 
 def forecast(graph: EmittedGraph, setup: Setup) -> Forecast:
@@ -91,6 +97,7 @@ def forecast(graph: EmittedGraph, setup: Setup) -> Forecast:
         growing=growing,
         kept=memory.kept_bytes,
         runtime=setup.fixed_bytes + setup.node_bytes * (count - delegated) + setup.delegated_node_bytes * delegated,
+        loading=setup.loading_fixed_bytes + setup.loading_node_bytes * count,
         operators=count,
         blocked_by=_blocking(graph, memory, parts, arena, blocks),
     )

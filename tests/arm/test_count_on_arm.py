@@ -32,7 +32,7 @@ def test_dot_products_take_fewer(tiny_run):
 
 def test_our_runtime_s_own_choice(tiny_run):
     runtimes = {cpu: count(tiny_run.file("tflite"), cpu).runtime for cpu in ("cortex-a72", "cortex-a76")}
-    assert runtimes == {"cortex-a72": "LiteRT, XNNPACK", "cortex-a76": "LiteRT CompiledModel, XNNPACK"}
+    assert set(runtimes.values()) == {"LiteRT CompiledModel, XNNPACK"}
 
 
 def test_what_cannot_be_counted(tiny_run, tmp_path):
