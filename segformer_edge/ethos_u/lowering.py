@@ -14,7 +14,7 @@ from segformer_edge.ethos_u.vela import Compiled, compile_graph
 from segformer_edge.export.tflite_emit import KERNELS_WITH_GELU, Kernels, build_graph
 from segformer_edge.export.tflite_graph import EmittedGraph
 from segformer_edge.export.tflite_write import tflite_bytes
-from segformer_edge.export.tracing import trace_channels_last
+from segformer_edge.export.tracing import record_channels_last
 from segformer_edge.rewrite.graph import EdgeSegFormer
 
 #: Space-to-depth is a reshape and a transpose there, which the compiler takes.
@@ -26,7 +26,7 @@ def npu_graph(network: EdgeSegFormer, size: tuple[int, int], config: NpuConfig) 
 
     Raises ArtifactError for an operator in float, or one that has no counterpart.
     """
-    program = trace_channels_last(copy.deepcopy(network), size)
+    program = record_channels_last(copy.deepcopy(network), size)
     return legal(build_graph(program, KERNELS, image_channels_last=True), config)
 
 

@@ -16,7 +16,7 @@ from quantization.sites import named_sites
 from segformer_edge.export.exporter import Plan
 from segformer_edge.export.tflite_emit import KERNELS, KERNELS_MICRO, KERNELS_WITH_GELU, Kernels, build_graph
 from segformer_edge.export.tflite_memory import BUILT_IN, COMPILED, INTERPRETER, MICRO, Forecast, Setup, forecast
-from segformer_edge.export.tracing import trace_channels_last
+from segformer_edge.export.tracing import record_channels_last
 from segformer_edge.model.config import STRIDE, SegformerConfig
 from segformer_edge.rewrite.graph import EdgeSegFormer
 from segformer_edge.rewrite.tiling import Tiling
@@ -122,7 +122,7 @@ class Planner:
 
     def forecast(self, tiling: Tiling, size: tuple[int, int]) -> Forecast:
         """What the network so tiled takes for an input of ``size``."""
-        program = trace_channels_last(copy.deepcopy(self.network).tile(tiling), size)
+        program = record_channels_last(copy.deepcopy(self.network).tile(tiling), size)
         return forecast(build_graph(program, self.way.kernels, image_channels_last=True), self.way.setup)
 
     def tilings(self, size: tuple[int, int]) -> Iterator[tuple[int, Tiling]]:

@@ -11,10 +11,11 @@ from ai_edge_litert.interpreter import Interpreter
 from torch.export import ExportedProgram
 
 from segformer_edge.export.exporter import Exported
+from segformer_edge.export.recording import Recording
 from segformer_edge.export.tflite_emit import KERNELS, KERNELS_WITH_GELU, build_graph
 from segformer_edge.export.tflite_graph import EmittedGraph, Tensor
 from segformer_edge.export.tflite_write import tflite_bytes
-from segformer_edge.export.tracing import trace_channels_last
+from segformer_edge.export.tracing import record_channels_last
 from segformer_edge.jsonfile import write_bytes
 from segformer_edge.report.schema import Ops
 from segformer_edge.rewrite.graph import EdgeSegFormer
@@ -30,7 +31,7 @@ def count_operators(graph: EmittedGraph) -> Ops:
     return Ops(total=len(kinds), int8=len(kinds) - kinds.count("float32"), float=kinds.count("float32"), delegated=None)
 
 
-def emitted(program: ExportedProgram) -> EmittedGraph:
+def emitted(program: ExportedProgram | Recording) -> EmittedGraph:
     """The graph of ``program``: with LiteRT's table for GELU where no float operator multiplies and accumulates, as in
     recipes for built-in kernels (``full``, ``portable``), else with GELU in float, so that XNNPACK takes all of it.
     """
@@ -40,7 +41,7 @@ def emitted(program: ExportedProgram) -> EmittedGraph:
     return build_graph(program, KERNELS, image_channels_last=True)
 
 
-def ordered(program: ExportedProgram) -> EmittedGraph:
+def ordered(program: ExportedProgram | Recording) -> EmittedGraph:
     """The graph of a tiled ``program``, whose order a runtime must keep."""
     return replace(emitted(program), ordered=True)
 
@@ -66,7 +67,7 @@ class TFLiteExporter:
     """Int8 image ``(1, H, W, 3)`` in, int8 logits ``(1, H/4, W/4, classes)`` or uint8 labels out."""
 
     def export(self, network: EdgeSegFormer, size: tuple[int, int], stem: Path) -> Exported:
-        program = trace_channels_last(network, size)
+        program = record_channels_last(network, size)
         graph = emitted(program) if network.tiling is None else ordered(program)
         path = stem.with_suffix(".tflite")
         write_bytes(path, tflite_bytes(graph))

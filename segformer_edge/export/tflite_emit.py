@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Node
 
 from segformer_edge.errors import ArtifactError
+from segformer_edge.export.recording import Recording
 from segformer_edge.export.tflite_emitter import Emitter, Value, shape_of
 from segformer_edge.export.tflite_graph import FLOAT, WIDTHS, EmittedGraph, Tensor, constant, without_unused
 from segformer_edge.export.tflite_ops import HANDLERS, finished_labels
@@ -32,8 +34,10 @@ KERNELS_WITH_GELU = {**KERNELS, "GELU": ("int8",), "ARG_MAX": ("int8",)}
 KERNELS_MICRO = {**KERNELS, "ARG_MAX": ("int8",), "GATHER": ("int8",), "CAST": ("int8", "int16")}
 
 
-def _constants(program: ExportedProgram) -> dict[str, torch.Tensor]:
+def _constants(program: ExportedProgram | Recording) -> Mapping[str, torch.Tensor]:
     """Parameters, buffers and lifted constants by the name of their placeholder."""
+    if isinstance(program, Recording):
+        return program.constants
     known = {**program.state_dict, **program.constants}
     return {
         spec.arg.name: known[spec.target]
@@ -42,7 +46,7 @@ def _constants(program: ExportedProgram) -> dict[str, torch.Tensor]:
     }
 
 
-def _needed(program: ExportedProgram) -> set[Node]:
+def _needed(program: ExportedProgram | Recording) -> set[Node]:
     """The nodes that the outputs depend on."""
     (last,) = (node for node in program.graph.nodes if node.op == "output")
     found, open_ends = {last}, [last]
@@ -82,7 +86,7 @@ def _order(rank: int, channels_last: bool) -> tuple[int, ...]:
 
 
 def build_graph(
-    program: ExportedProgram,
+    program: ExportedProgram | Recording,
     kernels: Kernels = KERNELS,
     *,
     image_channels_last: bool = False,

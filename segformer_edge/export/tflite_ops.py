@@ -295,6 +295,7 @@ HANDLERS: dict[Any, Handler] = {
     _ATEN._softmax.default: _softmax,
     _ATEN.bmm.default: _bmm,
     _ATEN.upsample_bilinear2d.vec: _upsample,
+    _ATEN.upsample_bilinear2d.default: _upsample,
     _ATEN.argmax.default: _argmax,
     _ATEN.to.dtype: _cast,
     _ATEN._to_copy.default: _cast,

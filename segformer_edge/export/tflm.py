@@ -19,7 +19,7 @@ from segformer_edge.export.tflite_emit import KERNELS_MICRO, build_graph
 from segformer_edge.export.tflite_graph import EmittedGraph
 from segformer_edge.export.tflite_memory import arrangement
 from segformer_edge.export.tflite_write import tflite_bytes
-from segformer_edge.export.tracing import trace_channels_last
+from segformer_edge.export.tracing import record_channels_last
 from segformer_edge.jsonfile import write_bytes
 from segformer_edge.memory.micro import Allocations, allocations
 from segformer_edge.report.schema import Memory
@@ -34,7 +34,7 @@ def emitted_micro(network: EdgeSegFormer, size: tuple[int, int]) -> EmittedGraph
 
     Raises UsageError for a recipe that leaves operators in float.
     """
-    graph = build_graph(trace_channels_last(network, size), KERNELS_MICRO, image_channels_last=True)
+    graph = build_graph(record_channels_last(network, size), KERNELS_MICRO, image_channels_last=True)
     in_float = sorted({op.code for op in graph.operators if op.output.dtype == "float32"})
     if in_float:
         raise UsageError(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from quantization.sites import Mode, set_mode
+from segformer_edge.export.recording import Recording, record
 from segformer_edge.rewrite.graph import EdgeSegFormer
 
 
@@ -27,7 +28,7 @@ def trace_maps(network: EdgeSegFormer, size: tuple[int, int]) -> ExportedProgram
     return trace(network, torch.zeros(1, 3, *size))
 
 
-def trace_channels_last(network: EdgeSegFormer, size: tuple[int, int]) -> ExportedProgram:
+def record_channels_last(network: EdgeSegFormer, size: tuple[int, int]) -> Recording:
     """For the image ``(1, H, W, 3)``, which ``network`` takes from now on. It is put into ``Mode.EXPORT``."""
     set_mode(network, Mode.EXPORT)
-    return trace(network.take_channels_last(), torch.zeros(1, *size, 3))
+    return record(network.take_channels_last(), torch.empty(1, *size, 3, device="meta"), "image")
