@@ -1,4 +1,4 @@
-"""The operators of a network in the order in which it calls them, some 20 times faster than ``torch.export`` finds them.
+"""The operators of a network in the order of its calls, some 20 times faster than ``torch.export`` finds them.
 
 A tiled network has ten thousand operators, for which ``torch.export`` takes minutes, and a memory budget asks for a
 dozen tilings. Here the network runs once on tensors without storage, and every operator that it calls is written down.
