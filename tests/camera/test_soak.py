@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from benchmarks.soak import MOST_GROWTH, Sample, Soak, soak
+from benchmarks.soak import MOST_GROWTH, Sample, Soak, _staying, soak
 from segformer_edge.camera.config import CameraConfig
 from segformer_edge.camera.device import Device
 from tests.camera.kit import finish
@@ -42,6 +42,12 @@ def test_what_grows_is_found():
 
     assert passed(1 << 26, 9)
     assert not passed((1 << 26) + MOST_GROWTH + 1, 9)
-    # One descriptor for each of the clip's ends in a half, or for each question of the shortest soak.
-    assert not passed(1 << 26, 9 + 50)
-    assert not passed(1 << 26, 9 + 12)
+    assert not passed(1 << 26, 10)
+
+
+def test_what_comes_and_goes_is_no_leak_and_what_stays_is():
+    clip, base = Path("/clip.avi"), ["/log", "socket:[1]"]
+    assert _staying([*base, "/clip.avi", "socket:[7]"], {*base, "/clip.avi"}, clip) == 3
+    assert _staying(base, {*base, "socket:[7]"}, clip) == 3  # between two ends of the clip
+    assert _staying([*base, "/clip.avi", "/clip.avi"], {*base, "/clip.avi"}, clip) == 4
+    assert _staying([*base, "/clip.avi", "socket:[7]"], {*base, "socket:[7]"}, clip) == 4
