@@ -53,7 +53,9 @@ def test_a_crash_is_told(number):
 def test_a_signal_arrives_once(number, code, words, to_all):
     """To the first process alone, as kill does, or to both, as a terminal does: cleaning up is not cut short."""
     process = start(
-        "try: print('ready', flush=True); time.sleep(30)\n    finally: time.sleep(0.5); print('clean', flush=True)"
+        # Short sleeps: a signal just before a long one is only seen after it.
+        "try: print('ready', flush=True); [time.sleep(0.05) for _ in range(600)]\n    "
+        "finally: time.sleep(0.5); print('clean', flush=True)"
     )
     assert [process.stdout.readline() for _ in range(2)][1] == "ready\n"
     if to_all:
