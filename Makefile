@@ -69,6 +69,7 @@ arm-setup: setup ## build the emulated ARM CPUs in the user's cache folder: a mi
 
 test-arm: arm-setup ## run the tests on emulated ARM CPUs, 32-bit ones too
 	$(BIN)/python -m segformer_edge.emulation prepare armv7
+	$(BIN)/python -m segformer_edge.emulation prepare aarch64 --with executorch
 	$(BIN)/python -m pytest -m arm tests/arm
 
 # What the app is compiled against: API level 23 or later, from an Android SDK or beside the checkout.

@@ -1,4 +1,4 @@
-"""``python -m segformer_edge.emulation prepare [ARCH] | run CPU ARGUMENTS...``"""
+"""``python -m segformer_edge.emulation prepare [ARCH [--with NAME] [--force]] | run CPU ARGUMENTS...``"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from segformer_edge.cli import Parser, print_next, run
-from segformer_edge.emulation.architectures import ARCHITECTURES, find_architecture
+from segformer_edge.emulation.architectures import ARCHITECTURES, find_addition, find_architecture
 from segformer_edge.errors import UsageError
 
 _PROG = "python -m segformer_edge.emulation"
@@ -26,12 +26,21 @@ def build_parser() -> Parser:
     return parser
 
 
+def _preparation() -> Parser:
+    """What may stand behind ``prepare ARCH``."""
+    known = ", ".join(addition.name for entry in ARCHITECTURES.values() for addition in entry.additions)
+    parser = Parser(f"{_PROG} prepare ARCH", "Builds the emulated CPUs of one architecture.")
+    parser.add_argument("--with", dest="addition", metavar="NAME", help=f"a runtime that is large: {known}")
+    parser.add_argument("--force", action="store_true", help="build it anew")
+    return parser
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code, or that of the emulated program."""
     options = build_parser().parse_args(argv)
 
     from segformer_edge.emulation.plugins import prepare_plugins
-    from segformer_edge.emulation.prepare import prepare
+    from segformer_edge.emulation.prepare import add, prepare
     from segformer_edge.emulation.sysroot import run_python
     from segformer_edge.progress import progress_for_terminal
 
@@ -40,11 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError("run needs a CPU.", hint=f"{_PROG} run cortex-a72 -m MODULE")
         return run_python(options.name, options.arguments).returncode
     architecture = find_architecture(options.name or "aarch64")
-    if options.arguments not in ([], ["--force"]):
-        raise UsageError(f"prepare takes an architecture and --force; got {' '.join(options.arguments)}.")
+    wanted = _preparation().parse_args(options.arguments)
+    addition = find_addition(architecture, wanted.addition) if wanted.addition else None
     with progress_for_terminal() as tell:
-        sysroot = prepare(architecture, tell, force=bool(options.arguments))
-        prepare_plugins(tell, force=bool(options.arguments))
+        sysroot = prepare(architecture, tell, force=wanted.force)
+        prepare_plugins(tell, force=wanted.force)
+        if addition is not None:
+            add(sysroot, addition, tell, force=wanted.force)
     print(f"{architecture.name} is ready in {sysroot.folder}: {', '.join(cpu.name for cpu in architecture.cpus)}")
     cpu = architecture.cpus[0].name
     print_next("python", "-m", "segformer_edge.profile", "FILE", "--on", cpu, fill="with your .tflite for FILE")

@@ -41,6 +41,22 @@ class Compiler:
 
 
 @dataclass(frozen=True)
+class Addition:
+    """Wheels beside those of every sysroot, fetched where they are asked for: large, and few need them.
+
+    Programs see them only where a file has one of their ``formats``.
+    """
+
+    name: str
+    wheels: Mapping[str, str]
+    #: Modules that must import for it to be good.
+    modules: tuple[str, ...]
+    formats: tuple[str, ...]
+    #: Names of the CPUs whose instructions are enough for it, and the first of them tries it.
+    cpus: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Architecture:
     """What fills one sysroot, and which CPUs it serves."""
 
@@ -64,6 +80,7 @@ class Architecture:
     compiler: Compiler
     #: Folders of shared libraries, in the sysroot, that its dynamic loader does not search by itself.
     library_folders: tuple[str, ...] = ()
+    additions: tuple[Addition, ...] = ()
 
 
 def manylinux(machine: str, oldest: int = 17, newest: int = 36) -> tuple[str, ...]:
@@ -76,6 +93,24 @@ _DEVICE = {"rich": "", "markdown-it-py": "", "mdurl": "", "pygments": ""}
 _LITERT = {"ai-edge-litert": "", "backports.strenum": "", "ml_dtypes": "", "tqdm": "", "typing_extensions": ""}
 #: cc1, and the assembler and linker for it: 14 MB, where gcc with all it depends on has 60.
 _COMPILER = ("cpp-12", "binutils")
+#: The newest pair whose torch for this CPU is built without CUDA. Later ExecuTorch needs later torch; the files of
+#: today's exporter run here as well. Dependencies are those that importing takes.
+_EXECUTORCH = {
+    "executorch": "1.1.0",
+    "torch": "2.10.0",
+    "sympy": "",
+    "mpmath": "",
+    "networkx": "",
+    "jinja2": "",
+    "markupsafe": "",
+    "fsspec": "",
+    "filelock": "",
+    "typing_extensions": "",
+    "packaging": "",
+    "pyyaml": "",
+    "flatbuffers": "",
+    "ruamel.yaml": "",
+}
 _ONNXRUNTIME = {"onnxruntime": "", "flatbuffers": "", "protobuf": "", "packaging": ""}
 
 AARCH64 = Architecture(
@@ -103,6 +138,15 @@ AARCH64 = Architecture(
         cc1="usr/lib/gcc/aarch64-linux-gnu/12/cc1",
         assembler="usr/bin/aarch64-linux-gnu-as",
         linker="usr/bin/aarch64-linux-gnu-ld",
+    ),
+    additions=(
+        Addition(
+            name="executorch",
+            wheels=_EXECUTORCH,
+            modules=("torch", "executorch.kernels.quantized", "executorch.extension.pybindings._portable_lib"),
+            formats=("executorch",),
+            cpus=("cortex-a76",),  # this torch is compiled for ARMv8.2
+        ),
     ),
 )
 
@@ -149,6 +193,15 @@ def find_cpu(name: str) -> tuple[Architecture, Cpu]:
     if name not in cpus:
         raise UsageError(f"Unknown CPU '{name}'.", hint=did_you_mean(name, cpus))
     return cpus[name]
+
+
+def find_addition(architecture: Architecture, name: str) -> Addition:
+    """The addition ``name`` of ``architecture``. Raises UsageError with the nearest name."""
+    additions = {addition.name: addition for addition in architecture.additions}
+    if name not in additions:
+        hint = did_you_mean(name, additions) if additions else "Leave it out."
+        raise UsageError(f"There is nothing called '{name}' to add to {architecture.name}.", hint=hint)
+    return additions[name]
 
 
 def find_architecture(name: str) -> Architecture:

@@ -14,5 +14,9 @@ class EmulationError(SegformerEdgeError):
 class NotPreparedError(UsageError):
     """The emulated device is not there, or was built for other versions (exit code 2)."""
 
-    def __init__(self, architecture: str, reason: str) -> None:
-        super().__init__(f"The emulated {architecture} {reason}.", hint=f"make arm-setup, or: {PREPARE} {architecture}")
+    def __init__(self, architecture: str, reason: str, addition: str = "") -> None:
+        command = f"{PREPARE} {architecture}"
+        super().__init__(
+            f"The emulated {architecture} {reason}.",
+            hint=f"Run: {command} --with {addition}" if addition else f"make arm-setup, or: {command}",
+        )

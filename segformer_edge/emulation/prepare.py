@@ -6,15 +6,16 @@ import fcntl
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 
-from segformer_edge.emulation.architectures import PYTHON, SUITE, Architecture, Cpu
+from segformer_edge.emulation.architectures import PYTHON, SUITE, Addition, Architecture, Cpu, find_cpu
 from segformer_edge.emulation.debian import download, find_mirror, host_architecture, unpack, unpack_file
 from segformer_edge.emulation.errors import EmulationError, NotPreparedError
-from segformer_edge.emulation.sysroot import MANIFEST, Sysroot, contents_of, sysroot_of
+from segformer_edge.emulation.sysroot import MANIFEST, Sysroot, contents_of, sysroot_of, versions_of
 from segformer_edge.jsonfile import write_json
 from segformer_edge.progress import Progress
 from segformer_edge.verbosity import child_output
@@ -57,6 +58,36 @@ def prepare(architecture: Architecture, tell: Progress | None = None, force: boo
     return sysroot
 
 
+def add(sysroot: Sysroot, addition: Addition, tell: Progress | None = None, force: bool = False) -> None:
+    """Fetch the wheels of ``addition`` into a prepared sysroot, or nothing where they are there and right.
+
+    Raises EmulationError for a failed download; earlier wheels stay.
+    """
+    tell, whole = tell or Progress(), replace(sysroot, addition=addition)
+    with locked(sysroot.folder.parent):
+        try:
+            whole.check()
+            if not force:
+                return
+        except (NotPreparedError, EmulationError):
+            pass
+        sysroot.check()
+        folder = sysroot.addition_site(addition)
+        folder.parent.mkdir(exist_ok=True)
+        scratch = Path(mkdtemp(prefix=f".{addition.name}-", dir=folder.parent))
+        try:
+            tell.step(f"download the wheels of {addition.name}")
+            _install_wheels(sysroot.architecture, addition.wheels, scratch)
+            tell.step("try it")
+            # What was built is found where it is: the check is that of an addition with the scratch folder's name.
+            found = replace(sysroot, addition=replace(addition, name=scratch.name))
+            _check_imports(found, addition.modules, find_cpu(addition.cpus[0])[1])
+            write_json(scratch / MANIFEST, {"contents": versions_of(addition.wheels)})
+            replace_folder(folder, scratch)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
 def _build(sysroot: Sysroot, tell: Progress) -> None:
     architecture, apt = sysroot.architecture, sysroot.folder / "apt"
     tell.step("find the Debian mirror")
@@ -71,28 +102,27 @@ def _build(sysroot: Sysroot, tell: Progress) -> None:
         unpack(deb, sysroot.system)
         advance()
     tell.step("download the wheels")
-    _install_wheels(sysroot)
+    _install_wheels(architecture, architecture.wheels, sysroot.site)
     for cpu in architecture.cpus:
         write_cpu_root(sysroot, cpu)
     tell.step("try it")
-    _check_imports(sysroot)
+    _check_imports(sysroot, (*architecture.modules, "segformer_edge.runtime.segmenter"), architecture.cpus[0])
     contents = {"contents": contents_of(architecture), "packages": [emulator.name, *(deb.name for deb in packages)]}
     shutil.rmtree(apt)
     write_json(sysroot.folder / MANIFEST, contents)
 
 
-def wheel_command(sysroot: Sysroot) -> list[str]:
-    """pip's command line that fills ``sysroot.site``, with the index and certificates the host's pip is set up for.
+def wheel_command(architecture: Architecture, wheels: Mapping[str, str], folder: Path) -> list[str]:
+    """pip's command line that fills ``folder``, with the index and certificates the host's pip is set up for.
 
     Dependencies are listed in the table: pip would evaluate their conditions for the host.
     """
-    wheels: dict[str, str] = contents_of(sysroot.architecture)["wheels"]
     return [
         *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"),
-        *("--root-user-action", "ignore", "--target", str(sysroot.site), "--only-binary=:all:", "--no-compile"),
+        *("--root-user-action", "ignore", "--target", str(folder), "--only-binary=:all:", "--no-compile"),
         *("--python-version", PYTHON, "--implementation", "cp"),
-        *(option for platform in sysroot.architecture.platforms for option in ("--platform", platform)),
-        *(f"{name}=={version}" if version else name for name, version in wheels.items()),
+        *(option for platform in architecture.platforms for option in ("--platform", platform)),
+        *(f"{name}=={version}" if version else name for name, version in versions_of(wheels).items()),
     ]
 
 
@@ -127,22 +157,22 @@ def _cpuinfo(cpu: Cpu, core: int, version: int) -> str:
     )
 
 
-def _install_wheels(sysroot: Sysroot) -> None:
-    done = subprocess.run(wheel_command(sysroot), capture_output=True, text=True, stdin=subprocess.DEVNULL)
+def _install_wheels(architecture: Architecture, wheels: Mapping[str, str], folder: Path) -> None:
+    command = wheel_command(architecture, wheels, folder)
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     child_output("pip", done.stdout + done.stderr)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
         raise EmulationError(
-            f"pip could not fetch the wheels for {sysroot.architecture.name}: {' '.join(lines[-2:])}",
+            f"pip could not fetch the wheels for {architecture.name}: {' '.join(lines[-2:])}",
             hint="Is the package index reachable, and does the environment have pip 22 or newer?",
         )
 
 
-def _check_imports(sysroot: Sysroot) -> None:
-    """Import every module once on the first CPU, which also writes the bytecode that later starts read."""
-    cpu, modules = sysroot.architecture.cpus[0], ", ".join(sysroot.architecture.modules)
+def _check_imports(sysroot: Sysroot, modules: tuple[str, ...], cpu: Cpu) -> None:
+    """Import every module once on ``cpu``, which also writes the bytecode that later starts read."""
     done = subprocess.run(
-        sysroot.command(cpu, ["-c", f"import {modules}; import segformer_edge.runtime.segmenter"]),
+        sysroot.command(cpu, ["-c", f"import {', '.join(modules)}"]),
         env=sysroot.environment({"PYTHONDONTWRITEBYTECODE": ""}),
         capture_output=True,
         text=True,

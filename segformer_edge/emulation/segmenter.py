@@ -18,7 +18,7 @@ import numpy.typing as npt
 from segformer_edge.data.processing import check_image
 from segformer_edge.emulation.errors import EmulationError
 from segformer_edge.emulation.frames import pack, read_frame, unpack, write_frame
-from segformer_edge.emulation.sysroot import check_format, open_cpu
+from segformer_edge.emulation.sysroot import open_runtime
 from segformer_edge.errors import UsageError
 from segformer_edge.runtime.metadata import ArtifactMetadata
 
@@ -43,8 +43,7 @@ class EmulatedSegmenter:
             raise UsageError(f"The number of threads is at least 1; got {threads}.")
         self.file = Path(file).absolute()
         self.metadata = ArtifactMetadata.load(self.file)
-        sysroot, self.cpu = open_cpu(cpu)
-        check_format(sysroot.architecture, self.file, self.metadata.format)
+        sysroot, self.cpu = open_runtime(cpu, self.file, self.metadata.format)
         self._errors = TemporaryFile()  # noqa: SIM115 - closed with the process
         self._process = subprocess.Popen(
             sysroot.command(self.cpu, ["-m", f"{__package__}.worker", str(self.file), str(threads), output]),

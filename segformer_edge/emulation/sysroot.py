@@ -7,13 +7,13 @@ import hashlib
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import segformer_edge
-from segformer_edge.emulation.architectures import PYTHON, SUITE, Architecture, Cpu, find_cpu
+from segformer_edge.emulation.architectures import PYTHON, SUITE, Addition, Architecture, Cpu, find_cpu
 from segformer_edge.emulation.errors import EmulationError, NotPreparedError
 from segformer_edge.errors import UsageError
 from segformer_edge.jsonfile import read_json
@@ -25,10 +25,14 @@ MANIFEST = "sysroot.json"
 
 @dataclass(frozen=True)
 class Sysroot:
-    """``folder`` holds qemu, system/ (Debian), site/ (wheels), cpus/NAME/ (system/ plus that CPU's /proc and /sys)."""
+    """``folder`` holds qemu, system/ (Debian), site/ (wheels), cpus/NAME/ (system/ plus that CPU's /proc and /sys).
+
+    Its programs see the wheels of ``addition`` as well, which lie in additions/NAME/.
+    """
 
     folder: Path
     architecture: Architecture
+    addition: Addition | None = None
 
     @property
     def qemu(self) -> Path:
@@ -44,6 +48,10 @@ class Sysroot:
     def site(self) -> Path:
         """The wheels."""
         return self.folder / "site"
+
+    def addition_site(self, addition: Addition) -> Path:
+        """The wheels of ``addition``, and a manifest of them."""
+        return self.folder / "additions" / addition.name
 
     def root(self, cpu: Cpu) -> Path:
         """What a program on ``cpu`` sees as /, where a file is there; else it sees the host's."""
@@ -61,6 +69,7 @@ class Sysroot:
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """A program's whole environment: the host's could name libraries and Python packages of the wrong CPU."""
         kept = {name: os.environ[name] for name in ("HOME", "TMPDIR", "COLUMNS") if name in os.environ}
+        added = [self.addition_site(self.addition)] if self.addition else []
         libraries = [str(self.system / folder) for folder in self.architecture.library_folders]
         return {
             **kept,
@@ -68,7 +77,7 @@ class Sysroot:
             "LANG": "C.UTF-8",
             "OMP_NUM_THREADS": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONPATH": os.pathsep.join([str(self.site), str(project_path())]),
+            "PYTHONPATH": os.pathsep.join(map(str, (self.site, *added, project_path()))),
             **({"LD_LIBRARY_PATH": os.pathsep.join(libraries)} if libraries else {}),
             **(more or {}),
         }
@@ -80,6 +89,15 @@ class Sysroot:
             raise NotPreparedError(self.architecture.name, f"is not prepared: there is no '{manifest}'")
         if read_json(manifest, EmulationError).get("contents") != contents_of(self.architecture):
             raise NotPreparedError(self.architecture.name, f"in '{self.folder}' was prepared for other versions")
+        if self.addition is not None:
+            self._check_addition(self.addition)
+
+    def _check_addition(self, addition: Addition) -> None:
+        manifest = self.addition_site(addition) / MANIFEST
+        known = read_json(manifest, EmulationError).get("contents") if manifest.exists() else None
+        if known != versions_of(addition.wheels):
+            what = f"has {'no' if known is None else 'another'} {addition.name}"
+            raise NotPreparedError(self.architecture.name, what, addition.name)
 
 
 def cache_folder() -> Path:
@@ -103,6 +121,30 @@ def open_cpu(name: str) -> tuple[Sysroot, Cpu]:
     return sysroot, cpu
 
 
+def open_runtime(name: str, file: Path, form: str) -> tuple[Sysroot, Cpu]:
+    """As ``open_cpu``, with what runs ``file`` of the format ``form``. Raises UsageError too where nothing does."""
+    addition = addition_for(*find_cpu(name), file, form)
+    sysroot, cpu = open_cpu(name)
+    sysroot = replace(sysroot, addition=addition)
+    sysroot.check()
+    return sysroot, cpu
+
+
+def addition_for(architecture: Architecture, cpu: Cpu, file: Path, form: str) -> Addition | None:
+    """What ``file`` of the format ``form`` needs on ``cpu`` beside the sysroot's own wheels. Raises UsageError."""
+    if form in architecture.formats:
+        return None
+    for addition in architecture.additions:
+        if form in addition.formats and cpu.name in addition.cpus:
+            return addition
+    elsewhere = [name for each in architecture.additions if form in each.formats for name in each.cpus]
+    raise UsageError(
+        f"'{file.name}': {form} has no runtime on the emulated {cpu.name}.",
+        hint=f"These have: {', '.join(architecture.formats)}."
+        + (f" On {', '.join(elsewhere)}, {form} has one." if elsewhere else ""),
+    )
+
+
 def run_python(cpu_name: str, arguments: Sequence[str], **options: Any) -> subprocess.CompletedProcess[Any]:
     """Run the emulated Python with ``arguments`` (``["-m", "module", ...]``) and segformer_edge on its path.
 
@@ -120,18 +162,14 @@ def contents_of(architecture: Architecture) -> dict[str, Any]:
         "layout": LAYOUT,
         "suite": SUITE,
         "debian": list(architecture.debian_packages),
-        "wheels": {name: wanted or _host_version(name) for name, wanted in architecture.wheels.items()},
+        "wheels": versions_of(architecture.wheels),
         "cpus": [[cpu.name, cpu.midr, cpu.features] for cpu in architecture.cpus],
     }
 
 
-def check_format(architecture: Architecture, file: Path, form: str) -> None:
-    """Raise UsageError where the format ``form`` of ``file`` has no runtime on ``architecture``."""
-    if form not in architecture.formats:
-        raise UsageError(
-            f"'{file.name}': {form} has no runtime on emulated {architecture.name}.",
-            hint=f"These have: {', '.join(architecture.formats)}.",
-        )
+def versions_of(wheels: Mapping[str, str]) -> dict[str, str]:
+    """Wheel -> version; those that name none have the host's, or the newest ("") where it has none."""
+    return {name: wanted or _host_version(name) for name, wanted in wheels.items()}
 
 
 def project_path() -> Path:

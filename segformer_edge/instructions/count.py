@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from segformer_edge.compiler import Library
 from segformer_edge.emulation.errors import EmulationError
 from segformer_edge.emulation.plugins import plugin_emulator
-from segformer_edge.emulation.sysroot import cache_folder, check_format, open_cpu
+from segformer_edge.emulation.sysroot import cache_folder, open_runtime
 from segformer_edge.errors import UsageError
 from segformer_edge.instructions.marks import between
 from segformer_edge.instructions.worker import OURS
@@ -56,8 +56,7 @@ def count(path: str | os.PathLike[str], cpu: str, variant: str = OURS, timeout: 
     if variant not in ("", OURS) and VARIANTS.get(variant) != entry.name:
         known = [OURS, *(name for name, form in VARIANTS.items() if form == entry.name)]
         raise UsageError(f"'{variant}' is no way to run {entry.suffix} files.", hint=did_you_mean(variant, known))
-    sysroot, model = open_cpu(cpu)
-    check_format(sysroot.architecture, file, entry.name)
+    sysroot, model = open_runtime(cpu, file, entry.name)
     emulator = plugin_emulator()
     emulator.check()
     plugin = PLUGIN.build(cache_folder() / "plugin")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segformer_edge.emulation.sysroot import check_format, open_cpu
+from segformer_edge.emulation.sysroot import open_runtime
 from segformer_edge.errors import UsageError
 from segformer_edge.memory.hook_build import HookError, emulated_hook, host_hook
 from segformer_edge.memory.measurement import BY_HOOK, BY_RESIDENT, Block, Measurement, Phase, Split
@@ -80,8 +80,7 @@ def _on_host(arguments: Sequence[str], threads: int, tell: Progress) -> tuple[st
 
 
 def _on_cpu(name: str, entry: Format, file: Path, arguments: Sequence[str]) -> tuple[str, list[str], dict[str, str]]:
-    sysroot, cpu = open_cpu(name)
-    check_format(sysroot.architecture, file, entry.name)
+    sysroot, cpu = open_runtime(name, file, entry.name)
     # QEMU is linked statically and passes the variables on: the library is loaded into the emulated program alone.
     environment = {"LD_PRELOAD": str(emulated_hook(sysroot, cpu)), "PYTHONMALLOC": "malloc"}
     return BY_HOOK, sysroot.command(cpu, ["-m", _WORKER, "hook", *arguments]), sysroot.environment(environment)

@@ -11,7 +11,7 @@ import pytest
 
 from segformer_edge.emulation import segmenter as segmenter_module
 from segformer_edge.emulation.architectures import Cpu, find_cpu
-from segformer_edge.emulation.sysroot import Sysroot
+from segformer_edge.emulation.sysroot import Sysroot, addition_for
 
 
 class HostSysroot(Sysroot):
@@ -35,8 +35,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def host_as_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any CPU is the host's."""
 
-    def open_host(name: str) -> tuple[Sysroot, Cpu]:
+    def open_host(name: str, file: Path, form: str) -> tuple[Sysroot, Cpu]:
         architecture, cpu = find_cpu(name)
+        addition_for(architecture, cpu, file, form)
         return HostSysroot(tmp_path, architecture), cpu
 
-    monkeypatch.setattr(segmenter_module, "open_cpu", open_host)
+    monkeypatch.setattr(segmenter_module, "open_runtime", open_host)

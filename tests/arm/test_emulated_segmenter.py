@@ -60,7 +60,7 @@ def test_answers_are_the_segmenters_own(target, tiny_run, host_as_cpu):
 
 
 def test_bad_input(tiny_run, host_as_cpu):
-    with pytest.raises(UsageError, match=r"openvino has no runtime on emulated aarch64(.|\n)*tflite"):
+    with pytest.raises(UsageError, match=r"openvino has no runtime on the emulated cortex-a72(.|\n)*tflite"):
         EmulatedSegmenter(tiny_run.file("openvino"), "cortex-a72")
     with pytest.raises(UsageError, match="Unknown CPU"):
         EmulatedSegmenter(tiny_run.file("onnx"), "8086")

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from segformer_edge.emulation.architectures import AARCH64
 from segformer_edge.emulation.sysroot import open_cpu, run_python
 from segformer_edge.errors import UsageError
 from segformer_edge.memory.hook_build import emulated_hook
@@ -13,6 +14,7 @@ from segformer_edge.memory.measure import measure
 from segformer_edge.memory.measurement import BY_HOOK
 
 pytestmark = pytest.mark.arm
+EXECUTORCH = {name: AARCH64.additions[0].wheels[name] for name in ("executorch", "torch")}
 
 KNOWN = """
 import ctypes, json
@@ -45,13 +47,20 @@ def test_the_hook_counts_there(cpu):
     assert 4_000_003 <= peak < 4_000_003 + 50_000  # Python's own
 
 
-@pytest.mark.parametrize("cpu", ["cortex-a72", "cortex-a76"])
-@pytest.mark.parametrize(("target", "tolerance"), [("tflite", 0.02), ("onnx", 0.05)])
+@pytest.mark.parametrize(
+    ("target", "tolerance", "cpu"),
+    [
+        *(("tflite", 0.02, cpu) for cpu in ("cortex-a72", "cortex-a76")),
+        *(("onnx", 0.05, cpu) for cpu in ("cortex-a72", "cortex-a76")),
+        ("executorch", 0.02, "cortex-a76"),
+    ],
+)
 def test_the_same_file_takes_the_same(target, tolerance, cpu, tiny_run):
     """Kernels differ and pack otherwise; what inferences need follows from the graph."""
     here, there = measure(tiny_run.file(target)), measure(tiny_run.file(target), on=cpu)
     assert there.device == f"emulated {cpu}" and there.kind == BY_HOOK
-    assert there.versions == here.versions and there.inputs == here.inputs
+    assert there.inputs == here.inputs
+    assert there.versions == (EXECUTORCH if target == "executorch" else here.versions)
     assert there.inference_growth == pytest.approx(here.inference_growth, rel=tolerance)
     assert there.peak_bytes == pytest.approx(here.peak_bytes, rel=0.05)
     assert there.weights_bytes == pytest.approx(here.weights_bytes, rel=0.05)
@@ -59,5 +68,7 @@ def test_the_same_file_takes_the_same(target, tolerance, cpu, tiny_run):
 
 
 def test_formats_without_a_runtime_there(tiny_run):
-    with pytest.raises(UsageError, match="executorch has no runtime on emulated aarch64"):
-        measure(tiny_run.file("executorch"), on="cortex-a72")
+    with pytest.raises(UsageError, match="openvino has no runtime on the emulated cortex-a72"):
+        measure(tiny_run.file("openvino"), on="cortex-a72")
+    with pytest.raises(UsageError, match="executorch has no runtime on the emulated armv7"):
+        measure(tiny_run.file("executorch"), on="armv7")

@@ -44,6 +44,15 @@ def test_files_agree_with_the_host(target, cpu, tiny_run):
     assert np.mean(shares) >= 0.98, shares
 
 
+def test_executorch_agrees_with_the_host(tiny_run):
+    """An older ExecuTorch, the newest with a torch without CUDA for this CPU, runs today's files."""
+    here = Segmenter.load(tiny_run.file("executorch"))
+    with EmulatedSegmenter(tiny_run.file("executorch"), "cortex-a76") as there:
+        assert there.machine == "aarch64" and there.versions["executorch"] == "1.1.0"
+        shares = [agreement(there(image), here(image)) for image in tiny_run.images]
+    assert np.mean(shares) >= 0.98, shares
+
+
 def test_prepared_once(capsys):
     manifest = prepare(AARCH64).folder / MANIFEST
     before = manifest.stat().st_mtime_ns

@@ -21,9 +21,11 @@ from segformer_edge.emulation.sysroot import (
     Sysroot,
     contents_of,
     open_cpu,
+    open_runtime,
     project_path,
     run_python,
     sysroot_of,
+    versions_of,
 )
 from segformer_edge.errors import UsageError
 from segformer_edge.runtime.formats import RUNTIMES
@@ -58,11 +60,11 @@ def test_a_cpu_calls_itself_by_its_number(name, tmp_path):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES.values(), ids=lambda each: each.name)
 def test_formats_have_runtimes_here(architecture):
-    assert set(architecture.formats) <= set(RUNTIMES)
+    assert {*architecture.formats, *(form for each in architecture.additions for form in each.formats)} <= set(RUNTIMES)
 
 
 def test_wheels_are_those_of_the_host(tmp_path):
-    command = wheel_command(Sysroot(tmp_path, AARCH64))
+    command = wheel_command(AARCH64, AARCH64.wheels, tmp_path)
     for name in ("numpy", "opencv-python-headless", "ai-edge-litert", "onnxruntime"):
         assert f"{name}=={version(name)}" in command
     assert "--no-deps" in command and "manylinux_2_17_aarch64" in command
@@ -102,6 +104,33 @@ def test_what_is_not_prepared_says_how(cache):
     manifest.write_text(json.dumps({"contents": contents}))
     with pytest.raises(NotPreparedError, match="other versions"):
         open_cpu("cortex-a53")
+
+
+def test_an_addition_is_seen_where_a_file_needs_it(cache):
+    (addition,) = AARCH64.additions
+    sysroot, file = sysroot_of(AARCH64), Path("model.pte")
+    for folder, contents in (
+        (sysroot.folder, contents_of(AARCH64)),
+        (sysroot.addition_site(addition), {**versions_of(addition.wheels), "executorch": "0.1"}),
+    ):
+        folder.mkdir(parents=True)
+        (folder / MANIFEST).write_text(json.dumps({"contents": contents}))
+    with pytest.raises(NotPreparedError, match=r"has another executorch(.|\n)*prepare aarch64 --with executorch"):
+        open_runtime("cortex-a76", file, "executorch")
+    (sysroot.addition_site(addition) / MANIFEST).unlink()
+    with pytest.raises(NotPreparedError, match=r"has no executorch(.|\n)*prepare aarch64 --with executorch"):
+        open_runtime("cortex-a76", file, "executorch")
+    contents = {"contents": versions_of(addition.wheels)}
+    (sysroot.addition_site(addition) / MANIFEST).write_text(json.dumps(contents))
+    there, elsewhere = open_runtime("cortex-a76", file, "executorch")[0], open_runtime("cortex-a76", file, "onnx")[0]
+    assert str(sysroot.addition_site(addition)) in there.environment()["PYTHONPATH"].split(os.pathsep)
+    assert "additions" not in elsewhere.environment()["PYTHONPATH"]
+    with pytest.raises(
+        UsageError, match=r"no runtime on the emulated cortex-a72(.|\n)*On cortex-a76, executorch has one"
+    ):
+        open_runtime("cortex-a72", file, "executorch")
+    with pytest.raises(UsageError, match="openvino has no runtime on the emulated cortex-a76"):
+        open_runtime("cortex-a76", Path("model.xml"), "openvino")
 
 
 LISTING = "\n".join(
@@ -156,6 +185,8 @@ def test_a_failed_preparation_leaves_what_was_there(monkeypatch, tmp_path, cache
         (["run", "cortex-a72", "-c", "pass"], "make arm-setup"),
         (["prepare", "aarch46"], "Did you mean 'aarch64'"),
         (["prepare", "aarch64", "--quick"], "--quick"),
+        (["prepare", "aarch64", "--with", "executorh"], "Did you mean 'executorch'"),
+        (["prepare", "armv7", "--with", "executorch"], "nothing called 'executorch' to add to armv7"),
         (["prepar"], "invalid choice"),
     ],
 )

@@ -77,7 +77,7 @@ def test_an_emulator_without_plugins_is_named(cache, tmp_path):
         ("model.tflite", "cortex-a76", "compild", UsageError, "Did you mean 'compiled'"),
         ("model.txt", "cortex-a76", "ours", UsageError, "model.txt"),
         ("empty.tflite", "cortex-a76", "ours", ArtifactError, "not a TFLite model|cut short|empty"),
-        ("model.xml", "cortex-a76", "ours", UsageError, "no runtime on emulated aarch64"),
+        ("model.xml", "cortex-a76", "ours", UsageError, "no runtime on the emulated cortex-a76"),
     ],
 )
 def test_bad_input(name, cpu, variant, error, words, cache, tmp_path):
