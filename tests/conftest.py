@@ -57,7 +57,9 @@ class Run:
 
     def file(self, target: str) -> Path:
         """The file that the target's runtime opens."""
-        return self.out / self.report_of(target).files[0]
+        report = self.report_of(target)
+        assert report.files, f"{target}: {report.error}"
+        return self.out / report.files[0]
 
     @cached_property
     def encodings(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from segformer_edge.export.exporter import Exported, float_specs
 from segformer_edge.export.onnx import build_onnx
 from segformer_edge.report.schema import Ops
 from segformer_edge.rewrite.graph import EdgeSegFormer
-from segformer_edge.runtime.openvino import shared_core
+from segformer_edge.runtime.openvino import compile_options, shared_core
 
 _BOOKKEEPING = ("Input", "Output", "Const", "Reorder", "Reshape")
 
@@ -27,7 +27,9 @@ def _onnx_bytes(network: EdgeSegFormer, size: tuple[int, int]) -> bytes:
 
 def count_operators(path: Path) -> Ops:
     """Operators of the graph that OpenVINO compiles from ``path`` on this machine, by runtime precision."""
-    compiled = shared_core().compile_model(path, "CPU")
+    core = shared_core()
+    model = core.read_model(path)
+    compiled = core.compile_model(model, "CPU", compile_options(core, model, threads=1))
     kinds = []
     for node in compiled.get_runtime_model().get_ordered_ops():
         info = node.get_rt_info()

@@ -16,6 +16,7 @@ from segformer_edge.errors import ArtifactError, UsageError
 from segformer_edge.runtime.base import backend
 from segformer_edge.runtime.executorch_binding import SCALAR_TYPES, Binding
 from segformer_edge.runtime.litert_api import environment
+from segformer_edge.runtime.openvino import compile_options
 from segformer_edge.runtime.quiet import native_stderr_silenced
 from segformer_edge.runtime.tflite import PACKAGES
 from segformer_edge.runtime.tflite_compiled import CompiledFile
@@ -215,13 +216,14 @@ class OpenVINO:
         self._api: Any = backend(["openvino"], "runtime-openvino")
         self.runtime = "OpenVINO"
         self.versions = {"openvino": version("openvino")}
-        self.options: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads}
-        self._path = path
+        self.options: dict[str, Any] = {}
+        self._path, self._threads = path, threads
 
     def load(self) -> None:
         core = self._api.Core()
         model = core.read_model(str(self._path))
-        self._compiled = core.compile_model(model, "CPU", self.options)
+        options = compile_options(core, model, self._threads) | self.options
+        self._compiled = core.compile_model(model, "CPU", options)
 
     def allocate(self) -> None:
         self._request = self._compiled.create_infer_request()

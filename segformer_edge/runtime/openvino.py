@@ -1,4 +1,4 @@
-"""Runs OpenVINO IR (``.xml`` with ``.bin``) on the CPU with default settings."""
+"""Runs OpenVINO IR (``.xml`` with ``.bin``) on the CPU with default settings, but where those are known to be wrong."""
 
 from __future__ import annotations
 
@@ -26,16 +26,46 @@ def shared_core() -> Any:
     return ov.Core()
 
 
+#: Elements of a bfloat16 product's inner dimension that one AMX tile takes.
+_AMX_INNER = 32
+
+
+def compile_options(core: Any, model: Any, threads: int) -> dict[str, Any]:
+    """What ``compile_model`` is given for the CPU: the threads, and float32 where bfloat16 is not safe.
+
+    A CPU with AMX takes the rest of a bfloat16 product whose inner dimension is no multiple of 32 from beyond the
+    tensor, NaN included (oneDNN issue 5717). Of a SegFormer that is attention over a number of keys such as the 100 of
+    320x320; the 192 of 384x512 and the 256 of 512x512 keep bfloat16, where the CPU has it.
+    """
+    options: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads}
+    if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") and _has_odd_product(model):
+        options["INFERENCE_PRECISION_HINT"] = "f32"
+    return options
+
+
+def _has_odd_product(model: Any) -> bool:
+    """Whether a MatMul sums over a number of elements that no whole AMX tiles hold, as far as shapes are known."""
+    for node in model.get_ops():
+        if node.get_type_name() == "MatMul":
+            shape = node.input(0).get_partial_shape()
+            if shape.rank.is_static:
+                inner = shape[-2 if node.get_attributes()["transpose_a"] and len(shape) > 1 else -1]
+                if inner.is_static and inner.get_length() % _AMX_INNER:
+                    return True
+    return False
+
+
 class OpenVINORuntime:
-    """A compiled model. Only the number of threads is set: a file must be right with the settings a user has."""
+    """A compiled model, with ``compile_options``: a file must be right with the settings a user has."""
 
     def __init__(self, path: Path, metadata: ArtifactMetadata, threads: int = 1) -> None:
         backend(["openvino"], "runtime-openvino")
         self.versions = {"openvino": version("openvino")}
         self._metadata = metadata
         try:
-            model = shared_core().read_model(str(path), str(path.with_suffix(".bin")))
-            compiled = shared_core().compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": threads})
+            core = shared_core()
+            model = core.read_model(str(path), str(path.with_suffix(".bin")))
+            compiled = core.compile_model(model, "CPU", compile_options(core, model, threads))
         except RuntimeError as error:
             raise cannot_load("OpenVINO", path, error) from error
         if len(compiled.inputs) != 1 or len(compiled.outputs) != 1:

@@ -13,10 +13,12 @@ from pathlib import Path
 import flatbuffers
 import numpy as np
 import onnx
+import openvino
 import pytest
 import torch
 from ai_edge_litert import schema_py_generated as schema
 from onnx import TensorProto, helper
+from openvino import opset13 as opset
 
 from segformer_edge.data.processing import Preprocessing, labels_from_logits
 from segformer_edge.errors import ArtifactError, DataError, MissingBackendError, UsageError
@@ -24,10 +26,22 @@ from segformer_edge.runtime import ArtifactMetadata, Segmenter
 from segformer_edge.runtime.base import load_runtime
 from segformer_edge.runtime.formats import RUNTIMES
 from segformer_edge.runtime.metadata import InputSpec, OutputSpec
+from segformer_edge.runtime.openvino import compile_options
 from segformer_edge.runtime.tflite import TFLiteRuntime
 
 FORMATS = tuple(RUNTIMES)
 Describe = Callable[..., ArtifactMetadata]
+
+
+class Capable:
+    """A Core whose CPU can do what it is made with."""
+
+    def __init__(self, *capabilities: str) -> None:
+        self._capabilities = list(capabilities)
+
+    def get_property(self, device: str, name: str) -> list[str]:
+        assert (device, name) == ("CPU", "OPTIMIZATION_CAPABILITIES")
+        return self._capabilities
 
 
 def copy_of(artifact: Path, folder: Path) -> Path:
@@ -52,6 +66,25 @@ def test_logits_and_labels_are_the_networks(form, artifacts, net, image):
     assert segmenter.class_names == ("sky", "road", "tree", "car")
     assert segmenter.palette.shape == (4, 3)
     assert all(segmenter.runtime.versions.values())
+
+
+@pytest.mark.parametrize(
+    ("shape", "transpose", "options"),
+    [
+        ((1, 40, 192), False, {}),
+        ((1, 40, 100), False, {"INFERENCE_PRECISION_HINT": "f32"}),
+        ((1, 100, 64), True, {"INFERENCE_PRECISION_HINT": "f32"}),
+        ((1, 64, 100), True, {}),
+        ((-1, -1, -1), False, {}),
+    ],
+)
+def test_openvino_takes_no_bfloat16_where_amx_would_read_beyond_the_tensor(shape, transpose, options):
+    """oneDNN issue 5717. No CPU of ours has AMX: the options are looked at, not what they prevent."""
+    a, b = (opset.parameter(shape if name == "a" else [-1, -1, -1], name=name) for name in "ab")
+    model = openvino.Model([opset.matmul(a, b, transpose, False)], [a, b])
+    found = compile_options(Capable("FP32", "BF16"), model, threads=2)
+    assert found == {"INFERENCE_NUM_THREADS": 2} | options
+    assert compile_options(Capable("FP32", "INT8"), model, threads=2) == {"INFERENCE_NUM_THREADS": 2}
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -81,8 +81,8 @@ def test_the_parts_make_the_whole(target, profiled, capsys):
     assert sum(op["share"] for op in found["operators"]) == pytest.approx(found["attributed_ms"] / whole)
     shortest, least = found["inference_ms"]["min"], sum(op["min_ms"] for op in found["operators"])
     # On a busy machine the whole is stretched without limit, so no share of it is asked for. But no sum of the shortest
-    # parts exceeds the shortest whole, and a tenth of a millisecond is less than this network can do with.
-    assert 0.1 < least <= shortest <= found["inference_ms"]["median"]
+    # parts exceeds the shortest whole, and a fiftieth of a millisecond is less than this network can do with.
+    assert 0.02 < least <= shortest <= found["inference_ms"]["median"]
 
 
 def test_layers_keep_their_names_in_tflite(profiled, capsys):

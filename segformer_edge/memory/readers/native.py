@@ -21,6 +21,7 @@ import numpy as np
 
 from segformer_edge.errors import ArtifactError, MissingBackendError
 from segformer_edge.runtime.base import backend
+from segformer_edge.runtime.openvino import compile_options
 from segformer_edge.runtime.quiet import native_stderr_silenced
 
 _MODULE = "segformer_edge.memory.readers.native"
@@ -127,7 +128,8 @@ def ask_openvino(path: Path, threads: int, folder: Path) -> dict[str, Any]:
     """The compiled model's nodes in the order of execution."""
     ov: Any = backend(["openvino"], "runtime-openvino")
     core = ov.Core()
-    compiled = core.compile_model(core.read_model(str(path)), "CPU", {"INFERENCE_NUM_THREADS": threads})
+    model = core.read_model(str(path))
+    compiled = core.compile_model(model, "CPU", compile_options(core, model, threads))
     nodes = compiled.get_runtime_model().get_ordered_ops()
     number = {node.get_friendly_name(): i for i, node in enumerate(nodes)}
     found: list[dict[str, Any]] = []
