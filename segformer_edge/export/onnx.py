@@ -25,6 +25,7 @@ from onnxscript.optimizer import optimize_ir
 
 from quantization.saturation import avoid_saturation
 from segformer_edge.export.exporter import Exported, float_specs
+from segformer_edge.export.onnx_float import keep_in_float
 from segformer_edge.export.onnx_layout import constants_of, to_channels_last
 from segformer_edge.export.tracing import trace_maps
 from segformer_edge.jsonfile import write_bytes
@@ -160,6 +161,7 @@ class ONNXExporter:
     def export(self, network: EdgeSegFormer, size: tuple[int, int], stem: Path) -> Exported:
         avoid_saturation(network)
         model = build_onnx(network, size)
+        keep_in_float(model, outputs=False)
         to_channels_last(model)
         strip(model)
         onnx.checker.check_model(model, full_check=True)
