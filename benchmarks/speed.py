@@ -85,7 +85,7 @@ def measured(
             entries[label], files[label] = find(label, lane, setting, source, folder)
         except SegformerEdgeError as error:
             entries[label] = Entry(label, error=str(error).splitlines()[0])
-    variants = {label: lane.our_variant if label in RECIPES else "" for label in files}
+    variants = {label: lane.our_variant if label in RECIPES else lane.variant for label in files}
     for threads in options.threads:
         tell.step(f"{lane.title}, {setting.title}: latency, {threads} thread(s)")
         taken = timings(list(files.values()), list(variants.values()), threads, options.seconds)
@@ -95,7 +95,11 @@ def measured(
         tell.step(f"{lane.title}, {setting.title}: {label}, memory and mIoU")
         try:
             peak = measure(file, variant=variants[label]).inference_growth
-            miou = None if dataset is None else score(file, dataset, options.limit, sidecar=label in RECIPES)
+            miou = (
+                None
+                if dataset is None
+                else score(file, dataset, options.limit, sidecar=label in RECIPES, variant=variants[label])
+            )
             entries[label] = replace(entries[label], peak_bytes=peak, miou=miou)
         except SegformerEdgeError as error:
             entries[label] = replace(entries[label], error=str(error).splitlines()[0].replace(str(file), file.name))

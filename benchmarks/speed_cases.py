@@ -28,7 +28,8 @@ class Lane:
     against: str
     least_ratio: float
     least_over_float: float = 1.3
-    #: Setup of the runtime for our files, as ``segformer_edge.memory.measure`` takes it: what our own runtime uses.
+    #: Setup of the runtime for the defaults' files and for ours, as ``segformer_edge.memory.measure`` takes it.
+    variant: str = ""
     our_variant: str = ""
 
 
@@ -45,6 +46,11 @@ LANES: Mapping[str, Lane] = {
         Lane("onnxruntime", "onnxruntime", "onnx_float", "onnx_int8", "onnx", "default INT8", 2.5),
         # NNCF's file is wrong on CPUs where OpenVINO's int8 transformations fail (see its mIoU).
         Lane("openvino", "OpenVINO", "openvino_float", "openvino_int8", "openvino", "default float", 2.5),
+        # The same files as a CPU without bfloat16 runs them.
+        Lane(
+            "openvino-float32", "OpenVINO, no bfloat16", "openvino_float", "openvino_int8", "openvino",
+            "default float", 2.5, variant="float32", our_variant="float32",
+        ),
     )
 }  # fmt: skip
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +11,41 @@ from segformer_edge.data.processing import IMAGENET_MEAN, IMAGENET_STD
 from segformer_edge.data.sample import SegmentationDataset
 from segformer_edge.errors import ArtifactError
 from segformer_edge.evaluation import evaluate
+from segformer_edge.memory.subjects import FLOAT32
 from segformer_edge.runtime.base import load_runtime
 from segformer_edge.runtime.formats import format_of
 from segformer_edge.runtime.metadata import ArtifactMetadata, InputSpec, Normalisation, OutputSpec, WeightsSource
 from segformer_edge.runtime.segmenter import Segmenter
 
 
-def score(file: Path, dataset: SegmentationDataset, limit: int | None, sidecar: bool) -> float:
+@contextmanager
+def _set_up(variant: str) -> Iterator[None]:
+    """Of the setups of runtimes that differ in their numbers: OpenVINO without bfloat16."""
+    if variant != FLOAT32:
+        yield
+        return
+    from segformer_edge.runtime.openvino import shared_core
+
+    name = "INFERENCE_PRECISION_HINT"
+    before = shared_core().get_property("CPU", name)
+    shared_core().set_property("CPU", {name: "f32"})
+    try:
+        yield
+    finally:
+        shared_core().set_property("CPU", {name: before})
+
+
+def score(file: Path, dataset: SegmentationDataset, limit: int | None, sidecar: bool, variant: str = "") -> float:
     """mIoU of ``file`` on the first ``limit`` images; with ``sidecar`` it is one of ours.
 
-    Raises SegformerEdgeError, or what its runtime raises.
+    ``variant`` is the setup that was timed. Raises SegformerEdgeError, or what its runtime raises.
     """
-    if sidecar:
-        segmenter = Segmenter.load(file)
-    else:
-        metadata = described(file, dataset.class_names)
-        segmenter = Segmenter(metadata, load_runtime(file, metadata, 1))
+    with _set_up(variant):
+        if sidecar:
+            segmenter = Segmenter.load(file)
+        else:
+            metadata = described(file, dataset.class_names)
+            segmenter = Segmenter(metadata, load_runtime(file, metadata, 1))
     return evaluate(segmenter, dataset, limit=limit, description=file.name).miou
 
 

@@ -21,6 +21,8 @@ from segformer_edge.runtime.quiet import native_stderr_silenced
 from segformer_edge.runtime.tflite import PACKAGES
 from segformer_edge.runtime.tflite_compiled import CompiledFile
 
+#: The variant of ``.xml`` in which a CPU with bfloat16 computes floats as others do.
+FLOAT32 = "float32"
 #: The variant of ``.tflite`` that our own runtime is.
 COMPILED = "compiled"
 #: For a file whose memory depends on the input it gets.
@@ -216,7 +218,7 @@ class OpenVINO:
         self._api: Any = backend(["openvino"], "runtime-openvino")
         self.runtime = "OpenVINO"
         self.versions = {"openvino": version("openvino")}
-        self.options: dict[str, Any] = {}
+        self.options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"} if variant == FLOAT32 else {}
         self._path, self._threads = path, threads
 
     def load(self) -> None:
@@ -291,7 +293,9 @@ SUBJECTS: dict[str, Callable[[Path, int, str], Subject]] = {
     "openvino": OpenVINO,
     "executorch": ExecuTorch,
 }
-VARIANTS: dict[str, str] = {COMPILED: "tflite", "no-delegate": "tflite", "no-arena": "onnx"}
+VARIANTS: dict[str, str] = {
+    COMPILED: "tflite", "no-delegate": "tflite", "no-arena": "onnx", FLOAT32: "openvino"
+}  # fmt: skip
 
 
 def make_subject(form: str, path: Path, threads: int, variant: str) -> Subject:

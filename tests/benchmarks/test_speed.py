@@ -53,6 +53,32 @@ def test_what_was_not_measured_is_null_and_said():
     assert len(set(tables)) <= 2
 
 
+def test_every_lane_s_setups_are_ways_to_run_its_files():
+    from speed_cases import LANES
+
+    from segformer_edge.export.targets import TARGETS
+    from segformer_edge.memory.subjects import VARIANTS
+
+    for lane in LANES.values():
+        for variant in filter(None, (lane.variant, lane.our_variant)):
+            assert VARIANTS[variant] == TARGETS[lane.target].format
+
+
+def test_openvino_is_scored_in_the_setup_that_was_timed(monkeypatch, tiny_run):
+    import speed_score
+
+    from segformer_edge.runtime.openvino import shared_core
+
+    def precision() -> str:
+        return str(shared_core().get_property("CPU", "INFERENCE_PRECISION_HINT"))
+
+    before, seen = precision(), []
+    monkeypatch.setattr(speed_score.Segmenter, "load", lambda file: seen.append(precision()))
+    monkeypatch.setattr(speed_score, "evaluate", lambda *_, **__: type("Scored", (), {"miou": 0.5}))
+    assert speed_score.score(tiny_run.file("openvino"), None, None, sidecar=True, variant="float32") == 0.5
+    assert "float32" in seen[0] and precision() == before
+
+
 def test_timings_are_taken_in_turns(monkeypatch):
     import latency
 
