@@ -17,6 +17,7 @@ from segformer_edge.memory.measure import measure
 from segformer_edge.model.config import variant_config
 from segformer_edge.model.segformer import SegFormer
 from segformer_edge.rewrite.graph import EdgeSegFormer
+from segformer_edge.rewrite.tiling import Tiling
 
 SIZE = (96, 96)
 CONFIG = replace(variant_config("b0", 20), depths=(1, 1, 1, 1))
@@ -65,6 +66,18 @@ def test_forecast_is_within_a_tenth_of_the_runtime(networks, planners, recipe, p
     found = measure(tmp_path / "model.tflite", variant="no-delegate" if way.meaning == "arena" else "compiled")
     used = found.arena_bytes if way.meaning == "arena" else found.inference_growth
     assert expected == pytest.approx(used, rel=0.10)
+
+
+@pytest.mark.parametrize("piece", [None, 16 * 1024])
+def test_forecast_of_a_pte_is_within_a_tenth_of_the_plan_and_the_workspace(networks, piece, tmp_path):
+    pytest.importorskip("executorch")
+    from segformer_edge.export.executorch import ExecuTorchExporter
+
+    planner = Planner(networks["lean"], way_of("executorch", networks["lean"]))
+    tiling = Tiling() if piece is None else planner.tiling(SIZE, piece)
+    expected = planner.way.bytes(planner.forecast(tiling, SIZE))
+    ExecuTorchExporter().export(copy.deepcopy(networks["lean"]).tile(tiling), SIZE, tmp_path / "model")
+    assert expected == pytest.approx(measure(tmp_path / "model.pte").run_split.activations, rel=0.10)
 
 
 def test_pieces_become_finer_and_need_less_arena(planners):
