@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -25,7 +26,17 @@ from segformer_edge.rewrite.tiling import Tiling
 PIECES = tuple(5 << bits for bits in range(19, 8, -1))
 #: So many tilings in a row that need more than the best end a search: finer ones only add operators from there.
 PATIENCE = 2
+#: Tilings near the best that are tried where none of these fits: some tenths of a second each.
+ATTEMPTS = 250
 _FEWEST_ROWS = 2
+#: What a search changes: a count of a tiling, its place, and the most it may be.
+_COUNTS = (
+    *(("bands", stage, 16) for stage in (0, 1)),
+    *(("queries", stage, 16) for stage in range(4)),
+    *(("ffn", stage, 3) for stage in (0, 1, 2)),
+    ("head", 0, 16),
+    ("head_channels", 0, 2),
+)
 #: What stays in integers in a ``.pte``, where XNNPACK resizes in float and ExecuTorch takes the argmax.
 _EXECUTORCH = {**KERNELS, "RESIZE_BILINEAR": (), "ARG_MAX": ("int8",)}
 #: Role of sites that recipes for XNNPACK leave in float, and recipes for built-in kernels do not.
@@ -106,6 +117,18 @@ def tiling_for(config: SegformerConfig, size: tuple[int, int], piece: int, way: 
     )  # fmt: skip
 
 
+def neighbour(tiling: Tiling, chance: random.Random) -> Tiling:
+    """``tiling`` with up to three of its counts a little higher or lower."""
+    counts = {name: list(getattr(tiling, name)) for name in ("bands", "queries", "ffn")}
+    counts |= {"head": [tiling.head], "head_channels": [tiling.head_channels]}
+    for _ in range(chance.choice((1, 2, 2, 3))):
+        name, place, most = chance.choice(_COUNTS)
+        counts[name][place] = max(1, min(most, counts[name][place] + chance.choice((-2, -1, 1, 2))))
+    bands, queries, ffn = (tuple(counts[name]) for name in ("bands", "queries", "ffn"))
+    head, channels = counts["head"][0], counts["head_channels"][0]
+    return replace(tiling, bands=bands, queries=queries, ffn=ffn, head=head, head_channels=channels)
+
+
 def plan_for(target: str, network: EdgeSegFormer, size: tuple[int, int], budget: int) -> Plan | None:
     """The tiling of ``network`` for ``target`` and ``budget`` bytes; None where tiling does not lower its memory."""
     way = way_of(target, network)
@@ -150,7 +173,27 @@ class Planner:
             if worse == PATIENCE:
                 break
         assert best is not None
+        if self.way.setup.delegate:
+            best = self._refined(best, size, budget)
+            if best.fits:
+                return best
         return replace(best, largest_size=self._largest(size, budget, best_piece))
+
+    def _refined(self, best: Plan, size: tuple[int, int], budget: int) -> Plan:
+        """From ``best`` by chance to what needs no more, until it fits; the same each time.
+
+        A piece cuts all stages alike. Where one of them makes the peak, the others' cuts only cost operators.
+        """
+        chance, tried = random.Random(0), {str(best.tiling): best}
+        for _ in range(ATTEMPTS):
+            tiling = neighbour(best.tiling, chance)
+            plan = tried.get(str(tiling)) or self._try(tiling, size, budget)
+            tried[str(tiling)] = plan
+            if plan.forecast <= best.forecast:
+                best = plan
+            if best.fits:
+                break
+        return best
 
     def _try(self, tiling: Tiling, size: tuple[int, int], budget: int) -> Plan:
         found = self.forecast(tiling, size)
