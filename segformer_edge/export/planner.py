@@ -27,7 +27,9 @@ PIECES = tuple(5 << bits for bits in range(19, 8, -1))
 #: So many tilings in a row that need more than the best end a search: finer ones only add operators from there.
 PATIENCE = 2
 #: Tilings near the best that are tried where none of these fits: some tenths of a second each.
-ATTEMPTS = 250
+ATTEMPTS = 400
+#: By how much the search takes less of what is worse from one attempt to the next.
+COOLING = 0.99
 _FEWEST_ROWS = 2
 #: What a search changes: a count of a tiling, its place, and the most it may be.
 _COUNTS = (
@@ -118,12 +120,12 @@ def tiling_for(config: SegformerConfig, size: tuple[int, int], piece: int, way: 
 
 
 def neighbour(tiling: Tiling, chance: random.Random) -> Tiling:
-    """``tiling`` with up to three of its counts a little higher or lower."""
+    """``tiling`` with up to two of its counts a little higher or lower."""
     counts = {name: list(getattr(tiling, name)) for name in ("bands", "queries", "ffn")}
     counts |= {"head": [tiling.head], "head_channels": [tiling.head_channels]}
-    for _ in range(chance.choice((1, 2, 2, 3))):
+    for _ in range(chance.choice((1, 1, 2, 2))):
         name, place, most = chance.choice(_COUNTS)
-        counts[name][place] = max(1, min(most, counts[name][place] + chance.choice((-2, -1, 1, 2))))
+        counts[name][place] = max(1, min(most, counts[name][place] + chance.choice((-2, -1, -1, 1, 1, 2))))
     bands, queries, ffn = (tuple(counts[name]) for name in ("bands", "queries", "ffn"))
     head, channels = counts["head"][0], counts["head_channels"][0]
     return replace(tiling, bands=bands, queries=queries, ffn=ffn, head=head, head_channels=channels)
@@ -180,17 +182,18 @@ class Planner:
         return replace(best, largest_size=self._largest(size, budget, best_piece))
 
     def _refined(self, best: Plan, size: tuple[int, int], budget: int) -> Plan:
-        """From ``best`` by chance to what needs no more, until it fits; the same each time.
+        """The best around ``best`` that simulated annealing finds, or the first that fits; the same each time.
 
         A piece cuts all stages alike. Where one of them makes the peak, the others' cuts only cost operators.
         """
-        chance, tried = random.Random(0), {str(best.tiling): best}
+        chance, tried, now, room = random.Random(0), {best.tiling: best}, best, best.forecast / 100
         for _ in range(ATTEMPTS):
-            tiling = neighbour(best.tiling, chance)
-            plan = tried.get(str(tiling)) or self._try(tiling, size, budget)
-            tried[str(tiling)] = plan
-            if plan.forecast <= best.forecast:
-                best = plan
+            tiling = neighbour(now.tiling, chance)
+            plan = tried[tiling] = tried.get(tiling) or self._try(tiling, size, budget)
+            if plan.forecast - now.forecast <= room * chance.expovariate(1.0):
+                now = plan
+            best = min(best, plan, key=lambda each: each.forecast)
+            room *= COOLING
             if best.fits:
                 break
         return best
