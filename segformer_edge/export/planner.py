@@ -28,6 +28,8 @@ PIECES = tuple(5 << bits for bits in range(19, 8, -1))
 PATIENCE = 2
 #: Tilings near the best that are tried where none of these fits: some tenths of a second each.
 ATTEMPTS = 400
+#: Budgets below this share of what the best piece needs are out of the search's reach.
+REACH = 0.8
 #: By how much the search takes less of what is worse from one attempt to the next.
 COOLING = 0.99
 _FEWEST_ROWS = 2
@@ -175,7 +177,7 @@ class Planner:
             if worse == PATIENCE:
                 break
         assert best is not None
-        if self.way.setup.delegate:
+        if self.way.setup.delegate and budget >= REACH * best.forecast:
             best = self._refined(best, size, budget)
             if best.fits:
                 return best

@@ -11,6 +11,7 @@ import torch
 from quantization.calibration import calibrate
 from quantization.encodings import apply_encodings, encodings_of
 from quantization.recipe import load_recipe
+from segformer_edge.export import planner as planner_module
 from segformer_edge.export.planner import PIECES, Planner, tiling_for, way_of
 from segformer_edge.export.tflite import TFLiteExporter
 from segformer_edge.memory.measure import measure
@@ -100,6 +101,20 @@ def test_the_coarsest_tiling_that_fits_is_taken(planners):
     first = next(tiling for tiling, arena in forecasts if arena <= budget)
     plan = planner.plan(SIZE, budget)
     assert plan.fits and plan.tiling == first and plan.forecast <= budget
+
+
+def test_a_search_around_the_best_piece_finds_what_needs_no_more_and_the_same_each_time(planners, monkeypatch):
+    monkeypatch.setattr(planner_module, "ATTEMPTS", 25)
+    planner = planners["lean"]
+    needed = [planner.way.bytes(planner.forecast(tiling, SIZE)) for _, tiling in planner.tilings(SIZE)]
+    plans = [planner.plan(SIZE, min(needed) * 9 // 10) for _ in range(2)]
+    assert plans[0] == plans[1] and plans[0].forecast <= min(needed)
+    assert plans[0].forecast == planner.way.bytes(planner.forecast(plans[0].tiling, SIZE))
+
+
+def test_a_budget_out_of_reach_is_not_searched_for(planners, monkeypatch):
+    monkeypatch.setattr(Planner, "_refined", lambda *_: pytest.fail("searched"))
+    assert not planners["lean"].plan((64, 64), 1 << 16).fits
 
 
 def test_what_does_not_fit_names_the_floor_the_operator_and_a_size_that_does(planners):
