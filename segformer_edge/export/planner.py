@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from quantization.sites import named_sites
 from segformer_edge.export.exporter import Plan
 from segformer_edge.export.tflite_emit import KERNELS, KERNELS_MICRO, KERNELS_WITH_GELU, Kernels, build_graph
-from segformer_edge.export.tflite_memory import BUILT_IN, COMPILED, INTERPRETER, MICRO, Forecast, Setup, forecast
+from segformer_edge.export.tflite_memory import BUILT_IN, COMPILED, EXECUTORCH, MICRO, Forecast, Setup, forecast
 from segformer_edge.export.tracing import record_channels_last
 from segformer_edge.model.config import STRIDE, SegformerConfig
 from segformer_edge.rewrite.graph import EdgeSegFormer
@@ -25,7 +26,21 @@ from segformer_edge.rewrite.tiling import Tiling
 PIECES = tuple(5 << bits for bits in range(19, 8, -1))
 #: So many tilings in a row that need more than the best end a search: finer ones only add operators from there.
 PATIENCE = 2
+#: Tilings near the best that are tried where none of these fits: some tenths of a second each.
+ATTEMPTS = 400
+#: Budgets below this share of what the best piece needs are out of the search's reach.
+REACH = 0.8
+#: By how much the search takes less of what is worse from one attempt to the next.
+COOLING = 0.99
 _FEWEST_ROWS = 2
+#: What a search changes: a count of a tiling, its place, and the most it may be.
+_COUNTS = (
+    *(("bands", stage, 16) for stage in (0, 1)),
+    *(("queries", stage, 16) for stage in range(4)),
+    *(("ffn", stage, 3) for stage in (0, 1, 2)),
+    ("head", 0, 16),
+    ("head_channels", 0, 2),
+)
 #: What stays in integers in a ``.pte``, where XNNPACK resizes in float and ExecuTorch takes the argmax.
 _EXECUTORCH = {**KERNELS, "RESIZE_BILINEAR": (), "ARG_MAX": ("int8",)}
 #: Role of sites that recipes for XNNPACK leave in float, and recipes for built-in kernels do not.
@@ -69,7 +84,7 @@ def way_of(target: str, network: EdgeSegFormer) -> Way | None:
     if target == "tflite":
         integer = all(site.active for _, site in named_sites(network) if site.role == _FLOAT_FOR_XNNPACK)
         return Way("arena", BUILT_IN, KERNELS_WITH_GELU) if integer else Way("growth", COMPILED, KERNELS)
-    return Way("plan", INTERPRETER, _EXECUTORCH) if target == "executorch" else None
+    return Way("plan", EXECUTORCH, _EXECUTORCH) if target == "executorch" else None
 
 
 def tiling_for(config: SegformerConfig, size: tuple[int, int], piece: int, way: Way, score_bytes: int) -> Tiling:
@@ -104,6 +119,18 @@ def tiling_for(config: SegformerConfig, size: tuple[int, int], piece: int, way: 
         tuple(bands), tuple(queries), tuple(hidden), math.ceil(height / rows), groups,
         recompute_norm=not delegate and piece * 8 <= config.embed_dims[0] * height * width,
     )  # fmt: skip
+
+
+def neighbour(tiling: Tiling, chance: random.Random) -> Tiling:
+    """``tiling`` with up to two of its counts a little higher or lower."""
+    counts = {name: list(getattr(tiling, name)) for name in ("bands", "queries", "ffn")}
+    counts |= {"head": [tiling.head], "head_channels": [tiling.head_channels]}
+    for _ in range(chance.choice((1, 1, 2, 2))):
+        name, place, most = chance.choice(_COUNTS)
+        counts[name][place] = max(1, min(most, counts[name][place] + chance.choice((-2, -1, -1, 1, 1, 2))))
+    bands, queries, ffn = (tuple(counts[name]) for name in ("bands", "queries", "ffn"))
+    head, channels = counts["head"][0], counts["head_channels"][0]
+    return replace(tiling, bands=bands, queries=queries, ffn=ffn, head=head, head_channels=channels)
 
 
 def plan_for(target: str, network: EdgeSegFormer, size: tuple[int, int], budget: int) -> Plan | None:
@@ -150,7 +177,28 @@ class Planner:
             if worse == PATIENCE:
                 break
         assert best is not None
+        if self.way.setup.delegate and budget >= REACH * best.forecast:
+            best = self._refined(best, size, budget)
+            if best.fits:
+                return best
         return replace(best, largest_size=self._largest(size, budget, best_piece))
+
+    def _refined(self, best: Plan, size: tuple[int, int], budget: int) -> Plan:
+        """The best around ``best`` that simulated annealing finds, or the first that fits; the same each time.
+
+        A piece cuts all stages alike. Where one of them makes the peak, the others' cuts only cost operators.
+        """
+        chance, tried, now, room = random.Random(0), {best.tiling: best}, best, best.forecast / 100
+        for _ in range(ATTEMPTS):
+            tiling = neighbour(now.tiling, chance)
+            plan = tried[tiling] = tried.get(tiling) or self._try(tiling, size, budget)
+            if plan.forecast - now.forecast <= room * chance.expovariate(1.0):
+                now = plan
+            best = min(best, plan, key=lambda each: each.forecast)
+            room *= COOLING
+            if best.fits:
+                break
+        return best
 
     def _try(self, tiling: Tiling, size: tuple[int, int], budget: int) -> Plan:
         found = self.forecast(tiling, size)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
+from segformer_edge.export.executorch_memory import lowered
 from segformer_edge.export.tflite_graph import EmittedGraph
 from segformer_edge.export.tflite_graph import Operator as Emitted
 from segformer_edge.export.tflite_graph import Tensor as EmittedTensor
@@ -43,6 +44,12 @@ class Setup:
     unfolds: bool = True
     #: Whether the file says where each tensor goes; else the runtime finds places, greedily by size.
     places: bool = False
+    #: Bytes that XNNPACK adds to each tensor in its workspace, and whether it uses what is free before the first one:
+    #: ExecuTorch 1.4 brings an older XNNPACK, which does neither.
+    padding: int = 16
+    fills_front: bool = True
+    #: Whether ExecuTorch lowers the graph, which becomes another on the way (executorch_memory).
+    lowered: bool = False
 
     def arena(self, found: Liveness) -> int:
         """Bytes of the arena that holds ``found``."""
@@ -51,6 +58,7 @@ class Setup:
 
 BUILT_IN = Setup(False, False, 1070, 0, 250_000)
 INTERPRETER = Setup(True, False, 1070, 1420, 250_000)
+EXECUTORCH = replace(INTERPRETER, padding=0, fills_front=False, lowered=True)
 COMPILED = Setup(True, True, 1000, 1310, 175_000, loading_node_bytes=2640, loading_fixed_bytes=290_000)
 #: TFLite Micro; what it keeps for operators follows from more than their number, and is measured.
 MICRO = Setup(False, False, 0, 0, 0, alignment=16, in_place=(), holds_inputs=False, unfolds=False, places=True)
@@ -82,15 +90,17 @@ class Forecast:
 
 
 def forecast(graph: EmittedGraph, setup: Setup) -> Forecast:
-    """What LiteRT, or TFLite Micro, will take for ``graph``."""
+    """What LiteRT, TFLite Micro or ExecuTorch will take for ``graph``."""
+    if setup.lowered:
+        graph = lowered(graph)
     memory, parts, _ = _memory_graph(graph, setup)
     arena = liveness(_by_part(memory, parts), lambda tensor: tensor.area == "arena")
     inside = liveness(memory, lambda tensor: tensor.area == "workspace", scratch=False)
-    blocks = [replace(block, bytes=block.bytes + 16) for block in inside.blocks if block.bytes]
+    blocks = [replace(block, bytes=block.bytes + setup.padding) for block in inside.blocks if block.bytes]
     blocks += [Block(op.scratch, i, i) for i, op in enumerate(memory.operators) if op.scratch and op.delegate]
     delegated = sum(op.delegate is not None for op in memory.operators)
     count = len(memory.operators)
-    workspace, growing = _workspaces(blocks, parts)
+    workspace, growing = _workspaces(blocks, parts, setup.fills_front)
     return Forecast(
         arena=setup.arena(arena),
         workspace=workspace,
@@ -112,14 +122,14 @@ def arrangement(graph: EmittedGraph) -> tuple[int, dict[EmittedTensor, int]]:
     return best.bytes, {tensor: places[i] for tensor, i in index.items() if i in places}
 
 
-def _workspaces(blocks: Sequence[Block], parts: Sequence[int]) -> tuple[int, int]:
+def _workspaces(blocks: Sequence[Block], parts: Sequence[int], fills_front: bool) -> tuple[int, int]:
     """The workspace that all delegate calls share, and the most of two while one call needs more than those before."""
     by_part: dict[int, list[Block]] = {}
     for block in blocks:
         by_part.setdefault(parts[block.first], []).append(block)
     size = growing = 0
     for part in sorted(by_part):
-        needed = greedy_by_size(by_part[part])
+        needed = greedy_by_size(by_part[part], before_first=fills_front)
         if needed > size:
             size, growing = needed, max(growing, size + needed)
     return size, growing

@@ -1,7 +1,8 @@
 /* Counts the heap of a program: preload it (LD_PRELOAD) and ask it through ctypes.
  *
  * The heap is what malloc and its relatives were asked for, plus anonymous writable mappings. Mappings of files are
- * counted apart. Blocks of LARGE bytes and more are logged with birth and death, so that the set that was live at a
+ * counted apart, and addresses that are only reserved (MAP_NORESERVE: an allocator's room for what may come) are
+ * logged and not counted. Blocks of LARGE bytes and more are logged with birth and death, so that the set that was live at a
  * peak can be read afterwards.
  *
  * It needs no system header and no library but the C library that the program brings, so a bare compiler builds it, on
@@ -117,7 +118,7 @@ static void *map(void *address, size_t size, int protection, int flags, int file
         if (!(flags & MAP_ANONYMOUS_))
             mapped((word)block, pages(size), FILE_MAPPED);
         else if (protection & PROT_WRITE_)
-            mapped((word)block, pages(size), MAPPED);
+            mapped((word)block, pages(size), flags & MAP_NORESERVE_ ? RESERVED : MAPPED);
         else
             unmapped((word)block, (word)block + pages(size));
     }

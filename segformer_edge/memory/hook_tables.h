@@ -25,10 +25,10 @@ enum { NR_MMAP = 192, NR_MUNMAP = 91, NR_MREMAP = 163 }; /* mmap2, which counts 
 #error "this processor's system call numbers are not known"
 #endif
 
-enum { PROT_READ_ = 1, PROT_WRITE_ = 2, MAP_PRIVATE_ = 2, MAP_ANONYMOUS_ = 0x20 };
+enum { PROT_READ_ = 1, PROT_WRITE_ = 2, MAP_PRIVATE_ = 2, MAP_ANONYMOUS_ = 0x20, MAP_NORESERVE_ = 0x4000 };
 enum { MREMAP_MAYMOVE_ = 1, MREMAP_FIXED_ = 2, MREMAP_DONTUNMAP_ = 4, ENOMEM_ = 12, EINVAL_ = 22 };
 enum { PAGE_BITS = 12, PAGE = 1 << PAGE_BITS, LARGE = 256, PHASES = 16, FIELDS = 6 };
-enum { PLAIN, ALIGNED, MAPPED, FILE_MAPPED }; /* kinds of blocks */
+enum { PLAIN, ALIGNED, MAPPED, FILE_MAPPED, RESERVED }; /* kinds of blocks */
 #define FAILED ((void *)-1)
 #define NEVER ((word)-1)
 #define NO_RECORD ((word)-1)
@@ -200,7 +200,7 @@ static void uncount(word kind, word bytes)
 {
     if (kind == FILE_MAPPED)
         file_current -= bytes;
-    else
+    else if (kind != RESERVED)
         current -= bytes;
 }
 
@@ -239,6 +239,6 @@ static void mapped(word start, word size, word kind)
     interval_put(at, start, start + size, kind, phase);
     if (kind == FILE_MAPPED)
         file_current += size;
-    else
+    else if (kind != RESERVED)
         rise(size);
 }

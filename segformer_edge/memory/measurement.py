@@ -55,7 +55,7 @@ class Block:
     """One block of heap that was live at the peak of the inferences."""
 
     size: int
-    #: malloc, aligned or mmap.
+    #: malloc, aligned, mmap or reserved.
     kind: str
     #: The phase in which it was asked for.
     phase: str
@@ -70,7 +70,8 @@ class Measurement:
     The heap is malloc and its relatives plus anonymous writable mappings, as the program asked for them: rounding and
     fragmentation of the allocator are not in it. The caller's input array is not in it, outputs that the runtime
     allocates are. Mappings of the file are counted apart: they take memory only as far as they are resident, and the
-    system may drop them.
+    system may drop them. Of addresses that are only reserved (MAP_NORESERVE) the splits have what was touched, and the
+    phases nothing.
     """
 
     file: str

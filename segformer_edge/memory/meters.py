@@ -13,7 +13,9 @@ from typing import Protocol
 from segformer_edge.memory.measurement import BY_HOOK, BY_RESIDENT, Phase
 
 #: As in hook.c.
-KINDS = ("malloc", "aligned", "mmap", "file")
+KINDS = ("malloc", "aligned", "mmap", "file", "reserved")
+#: Whole pages from the kernel: reading one that nobody touched would give it memory.
+MAPPINGS = ("mmap", "reserved")
 _FIELDS, _NOW = 6, 16
 
 

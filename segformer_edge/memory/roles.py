@@ -8,7 +8,8 @@ Runtimes do not label their memory. These rules hold for blocks of 256 bytes and
 2. Asked for while an inference ran: activations.
 3. Gone by the end though asked for at loading: runtime. It served to load.
 4. Its bytes differ after an inference with another input: activations. Mappings are not compared, since reading them
-   would touch them: those of loading are runtime (OpenVINO's code), less the pages that nobody touched.
+   would touch them: those of loading are runtime (OpenVINO's code), less the pages that nobody touched. Addresses
+   reserved with MAP_NORESERVE are told alike; no peak is reckoned with them (PyTorch's allocator on ARM takes 1 GiB).
 5. Three stretches of it stand in the file as they are: weights.
 6. Aligned by the caller (posix_memalign and relatives) and never changing: packed weights. XNNPACK, MLAS and oneDNN
    align what their kernels read; graphs and tables of objects come from plain malloc.
@@ -32,7 +33,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from segformer_edge.memory.measurement import ROLES, Split
-from segformer_edge.memory.meters import Live, touched
+from segformer_edge.memory.meters import MAPPINGS, Live, touched
 
 MINIMUM = 256
 #: Smaller tables of pointers belong to the graph.
@@ -66,9 +67,10 @@ class Roles:
         return [(self.role(block), block.size - untouched - packed), *(share for share in shares if share[1])]
 
     def split(self, heap: int, blocks: Iterable[Live]) -> Split:
-        """``heap`` bytes at the moment when ``blocks`` were live."""
+        """``heap`` bytes at the moment when ``blocks`` were live. Reserved addresses are not in ``heap``."""
         sums = dict.fromkeys(ROLES, 0)
         for block in blocks:
+            heap += block.size if block.kind == "reserved" else 0
             for role, size in self.parts(block):
                 sums[role] += size
         sums["runtime"] += heap - sum(sums.values())
@@ -77,7 +79,8 @@ class Roles:
 
 def digests(blocks: Iterable[Live]) -> dict[int, int]:
     """Birth -> checksum of what the block holds now."""
-    return {block.born: zlib.crc32(_view(block)) for block in blocks if block.size >= MINIMUM and block.kind != "mmap"}
+    large = (block for block in blocks if block.size >= MINIMUM)
+    return {block.born: zlib.crc32(_view(block)) for block in large if block.kind not in MAPPINGS}
 
 
 def pages(blocks: Iterable[Live]) -> dict[int, list[int]]:
@@ -124,7 +127,7 @@ def find_roles(
             role = "indirection"
         elif block.phase in runs or changed:
             role = "activations"
-        elif block.kind == "mmap":
+        elif block.kind in MAPPINGS:
             role = "runtime"
         elif stands_in(files, _view(block)):
             role = "weights"
@@ -136,7 +139,7 @@ def find_roles(
         for block in large
         if loaded and block.born in loaded and roles[block.born] == "activations"
     }
-    idle = {b.born: b.size - touched(b.address, b.size) for b in large if b.kind == "mmap"}
+    idle = {b.born: b.size - touched(b.address, b.size) for b in large if b.kind in MAPPINGS}
     return Roles(roles, idle, packed, runs)
 
 

@@ -151,13 +151,15 @@ class FeedForward(nn.Module):
 
     def __init__(self, ffn: MixFFN) -> None:
         super().__init__()
+        self.bands = 1
         self.fc1 = QuantConv2d.from_linear("fc1", ffn.fc1)
         self.depthwise = QuantConv2d("depthwise", ffn.depthwise)
         self.activation = Site("gelu")
         self.fc2 = QuantConv2d.from_linear("fc2", ffn.fc2)
 
-    def tile(self, groups: int) -> None:
-        """Cut the hidden channels."""
+    def tile(self, groups: int, bands: int) -> None:
+        """Cut the hidden channels, and every band of rows."""
+        self.bands = bands
         if groups > 1:
             self.fc1 = nn.ModuleList(output_groups(self.fc1, groups))
             self.depthwise = nn.ModuleList(output_groups(self.depthwise, groups))
@@ -213,7 +215,12 @@ class EdgeBlock(nn.Module):
     def forward(self, x: RowBands) -> RowBands:
         x = self._attended(x)
         parts = []
-        for (start, stop), part in x:
-            branch = self.ffn.rows(lambda a, b: self.norm2(x.rows(a, b)), x.height, start, stop)
-            parts.append(self.residual2(part + _once(self.branch2, self.ffn.fc2.output, branch)))
+        for (start, stop), _ in x:
+            made = []
+            for a, b in split(stop - start, self.ffn.bands):
+                first, last = start + a, start + b
+                branch = self.ffn.rows(lambda a, b: self.norm2(x.rows(a, b)), x.height, first, last)
+                branch = _once(self.branch2, self.ffn.fc2.output, branch)
+                made.append(self.residual2(x.rows(first, last) + branch))
+            parts.append(join(made, 2, self.residual2))
         return RowBands(parts, self.residual2)

@@ -65,11 +65,12 @@ class EdgeSegFormer(nn.Module):
     def tile(self, tiling: Tiling) -> EdgeSegFormer:
         """Compute by ``tiling`` from now on; call it once, after encodings are set."""
         self.tiling = tiling
-        for stage, bands, queries, hidden in zip(self.stages, tiling.bands, tiling.queries, tiling.hidden, strict=True):
+        parts = zip(self.stages, tiling.bands, tiling.queries, tiling.hidden, tiling.ffn, strict=True)
+        for stage, bands, queries, hidden, ffn in parts:
             stage.bands = bands
             for block in stage.blocks:
                 block.queries, block.recompute_norm = queries, tiling.recompute_norm
-                block.ffn.tile(hidden)
+                block.ffn.tile(hidden, ffn)
         self.decode_head.tile(tiling.head, tiling.head_channels)
         return self
 

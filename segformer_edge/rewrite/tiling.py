@@ -42,9 +42,11 @@ class Tiling:
     #: Groups of the head's channels, up to where they meet in the classifier.
     head_channels: int = 1
     recompute_norm: bool = False
+    #: Of each stage's bands, how many the Mix-FFN cuts one into.
+    ffn: tuple[int, ...] = (1, 1, 1, 1)
 
     def __post_init__(self) -> None:
-        if min(*self.bands, *self.queries, *self.hidden, self.head, self.head_channels) < 1:
+        if min(*self.bands, *self.queries, *self.hidden, *self.ffn, self.head, self.head_channels) < 1:
             raise UsageError(f"A tiling has at least one part everywhere; got {self}.")
 
     @classmethod

@@ -11,12 +11,14 @@ import torch
 from quantization.calibration import calibrate
 from quantization.encodings import apply_encodings, encodings_of
 from quantization.recipe import load_recipe
+from segformer_edge.export import planner as planner_module
 from segformer_edge.export.planner import PIECES, Planner, tiling_for, way_of
 from segformer_edge.export.tflite import TFLiteExporter
 from segformer_edge.memory.measure import measure
 from segformer_edge.model.config import variant_config
 from segformer_edge.model.segformer import SegFormer
 from segformer_edge.rewrite.graph import EdgeSegFormer
+from segformer_edge.rewrite.tiling import Tiling
 
 SIZE = (96, 96)
 CONFIG = replace(variant_config("b0", 20), depths=(1, 1, 1, 1))
@@ -67,6 +69,18 @@ def test_forecast_is_within_a_tenth_of_the_runtime(networks, planners, recipe, p
     assert expected == pytest.approx(used, rel=0.10)
 
 
+@pytest.mark.parametrize("piece", [None, 16 * 1024])
+def test_forecast_of_a_pte_is_within_a_tenth_of_the_plan_and_the_workspace(networks, piece, tmp_path):
+    pytest.importorskip("executorch")
+    from segformer_edge.export.executorch import ExecuTorchExporter
+
+    planner = Planner(networks["lean"], way_of("executorch", networks["lean"]))
+    tiling = Tiling() if piece is None else planner.tiling(SIZE, piece)
+    expected = planner.way.bytes(planner.forecast(tiling, SIZE))
+    ExecuTorchExporter().export(copy.deepcopy(networks["lean"]).tile(tiling), SIZE, tmp_path / "model")
+    assert expected == pytest.approx(measure(tmp_path / "model.pte").run_split.activations, rel=0.10)
+
+
 def test_pieces_become_finer_and_need_less_arena(planners):
     planner = planners["full"]
     tilings = [tiling for _, tiling in planner.tilings(SIZE)]
@@ -87,6 +101,20 @@ def test_the_coarsest_tiling_that_fits_is_taken(planners):
     first = next(tiling for tiling, arena in forecasts if arena <= budget)
     plan = planner.plan(SIZE, budget)
     assert plan.fits and plan.tiling == first and plan.forecast <= budget
+
+
+def test_a_search_around_the_best_piece_finds_what_needs_no_more_and_the_same_each_time(planners, monkeypatch):
+    monkeypatch.setattr(planner_module, "ATTEMPTS", 25)
+    planner = planners["lean"]
+    needed = [planner.way.bytes(planner.forecast(tiling, SIZE)) for _, tiling in planner.tilings(SIZE)]
+    plans = [planner.plan(SIZE, min(needed) * 9 // 10) for _ in range(2)]
+    assert plans[0] == plans[1] and plans[0].forecast <= min(needed)
+    assert plans[0].forecast == planner.way.bytes(planner.forecast(plans[0].tiling, SIZE))
+
+
+def test_a_budget_out_of_reach_is_not_searched_for(planners, monkeypatch):
+    monkeypatch.setattr(Planner, "_refined", lambda *_: pytest.fail("searched"))
+    assert not planners["lean"].plan((64, 64), 1 << 16).fits
 
 
 def test_what_does_not_fit_names_the_floor_the_operator_and_a_size_that_does(planners):

@@ -26,7 +26,10 @@ from segformer_edge.rewrite.tiling import Tiling
 
 SIZE = (64, 64)
 RECIPES = ("lean", "portable", "full")
-TILED = Tiling((2, 2, 1, 1), queries=(2, 1, 1, 1), hidden=(1, 2, 1, 1), head=2, head_channels=2, recompute_norm=True)
+TILED = Tiling(
+    (2, 2, 1, 1), queries=(2, 1, 1, 1), hidden=(1, 2, 1, 1), head=2, head_channels=2, recompute_norm=True,
+    ffn=(1, 2, 2, 1),
+)  # fmt: skip
 Build = Callable[..., EmittedGraph]
 
 

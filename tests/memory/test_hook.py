@@ -133,6 +133,24 @@ print(json.dumps({"seen": seen, "peak": meter.phases[0].peak}))
     assert 30 * 4096 <= result["peak"] < 35 * 4096  # the file is not heap
 
 
+def test_reserved_addresses_are_no_heap_but_what_is_touched_of_them_is_seen():
+    """An allocator's reserve of a gigabyte must not decide which moment counts as the peak."""
+    result = in_child("""
+from segformer_edge.memory.roles import find_roles
+NORESERVE = 0x4000
+with meter.phase("x"):
+    room = mmap(None, 1 << 30, RW, ANONYMOUS | NORESERVE, -1, 0)
+    ctypes.memset(room, 1, 3 * PAGE)
+blocks = [block for block in meter.blocks() if block.kind == "reserved"]
+split = find_roles(blocks, {}, [], {1}, False).split(0, blocks)
+print(json.dumps({"sizes": [b.size for b in blocks], "peak": meter.phases[0].peak, "split": vars(split)}))
+munmap(room, 1 << 30)
+""")
+    assert result["sizes"] == [1 << 30] and result["peak"] < 30_000
+    split = result["split"]
+    assert isinstance(split, dict) and split["activations"] == 3 * 4096 and split["runtime"] == 0
+
+
 def test_refused_requests_change_nothing():
     result = in_child("""
 out, huge = P(), 2**63

@@ -27,7 +27,7 @@ COUNTS = st.sampled_from([1, 2, 3, 4, 7, 99])
 STAGES = st.tuples(COUNTS, COUNTS, COUNTS, COUNTS)
 GROUPS = st.sampled_from([1, 2, 3, 8])
 HIDDEN = st.tuples(GROUPS, GROUPS, GROUPS, GROUPS)
-TILINGS = st.builds(Tiling, STAGES, STAGES, HIDDEN, COUNTS, GROUPS, st.booleans())
+TILINGS = st.builds(Tiling, STAGES, STAGES, HIDDEN, COUNTS, GROUPS, st.booleans(), HIDDEN)
 SIDES = st.sampled_from([32, 64, 96, 128])
 
 
@@ -99,8 +99,10 @@ def test_rows_of_a_band_do_not_touch_the_rest():
 def test_a_tiling_has_at_least_one_part():
     with pytest.raises(UsageError, match="at least one part"):
         Tiling((1, 1, 1, 0))
+    with pytest.raises(UsageError, match="at least one part"):
+        Tiling(ffn=(1, 0, 1, 1))
 
 
 def test_a_tiling_survives_json():
-    tiling = Tiling((4, 2, 1, 1), (2, 2, 2, 2), head=8, recompute_norm=True)
+    tiling = Tiling((4, 2, 1, 1), (2, 2, 2, 2), head=8, recompute_norm=True, ffn=(1, 2, 1, 1))
     assert Tiling.from_json(json.loads(json.dumps(dataclasses.asdict(tiling)))) == tiling
