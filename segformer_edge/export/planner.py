@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from quantization.sites import named_sites
 from segformer_edge.export.exporter import Plan
-from segformer_edge.export.tflite_emit import KERNELS, KERNELS_MICRO, KERNELS_WITH_GELU, Kernels, build_graph
+from segformer_edge.export.tflite_emit import KERNELS, KERNELS_BUILT_IN, KERNELS_MICRO, Kernels, build_graph
 from segformer_edge.export.tflite_memory import BUILT_IN, COMPILED, INTERPRETER, MICRO, Forecast, Setup, forecast
 from segformer_edge.export.tracing import record_channels_last
 from segformer_edge.model.config import STRIDE, SegformerConfig
@@ -68,7 +68,7 @@ def way_of(target: str, network: EdgeSegFormer) -> Way | None:
         return Way("arena", MICRO, KERNELS_MICRO)
     if target == "tflite":
         integer = all(site.active for _, site in named_sites(network) if site.role == _FLOAT_FOR_XNNPACK)
-        return Way("arena", BUILT_IN, KERNELS_WITH_GELU) if integer else Way("growth", COMPILED, KERNELS)
+        return Way("arena", BUILT_IN, KERNELS_BUILT_IN) if integer else Way("growth", COMPILED, KERNELS)
     return Way("plan", INTERPRETER, _EXECUTORCH) if target == "executorch" else None
 
 
