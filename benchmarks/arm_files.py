@@ -16,7 +16,7 @@ from segformer_edge.progress import Progress
 from segformer_edge.runtime.formats import RUNTIMES
 
 #: Precision -> our recipe.
-RECIPES = {"int8": "mixed", "float": "float"}
+RECIPES = {"int8": "mixed", "int8_attention": "int8_attention", "float": "float"}
 
 
 class Files:

@@ -2,6 +2,7 @@
 
     python benchmarks/arm_instructions.py                     # 1 where a count moved by more than 2 %
     python benchmarks/arm_instructions.py --update            # record what is counted now
+    python benchmarks/arm_instructions.py --sides ours        # no default is built or counted
     python benchmarks/arm_instructions.py --files a.tflite b.onnx --on cortex-a76
 
 An emulated CPU's wall time says nothing; the instructions that it executes are the same on every machine. Files are
@@ -14,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from arm_baseline import CPUS, GOALS, TARGETS, Case, Change, Row, choose, compare, find, load, merge, save
+from arm_baseline import CPUS, GOALS, PRECISIONS, TARGETS, Case, Change, Row, choose, compare, find, load, merge, save
 from arm_files import Files
 from rich.table import Table
 
@@ -59,9 +60,12 @@ def line(row: Row) -> str:
     return f"{row.case.name:38} {counted}"
 
 
-def table(changes: Sequence[Change]) -> Table:
-    """Counts in billions, what share they are of the two files that matter, and the baseline."""
-    made, rows = Table(box=None, pad_edge=False), [change.row for change in changes]
+def table(changes: Sequence[Change], known: Sequence[Row]) -> Table:
+    """Counts in billions, what share they are of the two files that matter, and the baseline.
+
+    ``known`` has the counts of those two.
+    """
+    made = Table(box=None, pad_edge=False)
     for name in ("CPU", "runtime", "file"):
         made.add_column(name)
     for name in ("10^9 instructions", "of default INT8", "of our float", "recorded", "change"):
@@ -73,7 +77,7 @@ def table(changes: Sequence[Change]) -> Table:
         made.add_row(
             case.cpu, change.row.runtime or case.target, f"{case.side} {case.precision}",
             _billions(change.row.instructions),
-            *(_share(change.row.instructions, find(rows, Case(case.cpu, case.target, *other))) for other in others),
+            *(_share(change.row.instructions, find(known, Case(case.cpu, case.target, *other))) for other in others),
             _billions(recorded), "-" if change.share is None else f"{change.share:+.2%}",
             change.verdict or change.row.error or "",
         )  # fmt: skip
@@ -97,7 +101,8 @@ def goal_lines(rows: Sequence[Row]) -> list[str]:
             verdict = "met" if ratio <= goal.share else "missed"
             other = f"{'our' if goal.side == 'ours' else 'the default'} {goal.precision}'s"
             lines.append(
-                f"goal on cortex-a76 with LiteRT: our int8 at most {goal.share} of {other}: {ratio:.3f}, {verdict}"
+                f"goal on cortex-a76 with LiteRT: our int8_attention at most {goal.share} of {other}: "
+                f"{ratio:.3f}, {verdict}"
             )
     return lines
 
@@ -117,6 +122,7 @@ def build_parser() -> Parser:
     parser.add_argument("--files", nargs="+", type=Path, metavar="FILE", help="count these, and compare with nothing")
     parser.add_argument("--on", default=",".join(CPUS), metavar="CPU,...", help=f"default {','.join(CPUS)}")
     parser.add_argument("--targets", default=",".join(TARGETS), metavar="LIST", help=f"of {', '.join(TARGETS)}")
+    parser.add_argument("--sides", default=",".join(PRECISIONS), metavar="LIST", help=f"of {', '.join(PRECISIONS)}")
     parser.add_argument("--update", action="store_true", help="record what is counted as the baseline")
     parser.add_argument("--keep", action="store_true", help="count our files of an earlier run, build none anew")
     parser.add_argument("--baseline", type=Path, default=BASELINE, metavar="FILE", help="where the counts are recorded")
@@ -139,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise UsageError("--update records the baseline's own files, not those of --files.")
             count_files(options.files, cpus, tell)
             return EXIT_OK
-        cases = choose(cpus, targets)
+        cases = choose(cpus, targets, options.sides.split(","))
         recorded = [] if options.update and not options.baseline.exists() else load(options.baseline)
         files = Files(options.defaults, options.ours, options.keep, tell)
         rows = measure(cases, files, count, tell, lambda row: print(line(row), flush=True))
@@ -148,16 +154,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def report(rows: Sequence[Row], recorded: Sequence[Row], update: Path | None) -> int:
     """Print the table and what follows from it; write the baseline to ``update``. Returns the exit code."""
-    changes = compare(rows, recorded)
+    changes, known = compare(rows, recorded), merge(rows, recorded)
     console = console_for()
-    console.print(table(changes))
-    for text in goal_lines(rows):
+    console.print(table(changes, known))
+    for text in goal_lines(known):
         console.print(text)
     for text in sorted({change.other_versions for change in changes} - {""}):
         console.print(f"recorded with other versions: {text}")
     failed = [row for row in rows if row.instructions is None and not row.case.lacking]
     if update is not None:
-        save(update, merge(rows, recorded))
+        save(update, known)
         console.print(f"recorded in {update}")
         return EXIT_FAILED if failed else EXIT_OK
     moved = [change for change in changes if change.verdict]

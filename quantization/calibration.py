@@ -22,9 +22,9 @@ class CalibrationError(ValueError):
     """Calibration saw nothing, or something that cannot be quantized."""
 
 
-def _observe_with(site: Site, observer: str) -> None:
+def _observe_with(site: Site, observer: str, symmetric: bool) -> None:
     if observer == "mse":
-        site.observer = MseObserver(site.dtype)
+        site.observer = MseObserver(site.dtype, symmetric)
     else:
         site.observer = OBSERVERS[observer]()
 
@@ -56,7 +56,7 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor], recipe: Recipe) -> No
     apply_recipe(model, recipe)
     for _, site in named_sites(model):
         if site.active and site.fixed is None:
-            _observe_with(site, recipe.observer(site.role))
+            _observe_with(site, recipe.observer(site.role), recipe.symmetric(site.role))
     set_mode(model, Mode.OBSERVE)
     count = 0
     for batch in batches:
@@ -76,7 +76,7 @@ def calibrate(model: nn.Module, batches: Iterable[Tensor], recipe: Recipe) -> No
             raise CalibrationError(f"Site '{name}' saw no values; is it part of the forward pass?")
         if not (math.isfinite(low) and math.isfinite(high)):
             raise CalibrationError(f"Site '{name}' saw values from {low} to {high}; it cannot be quantized.")
-        site.params = params_from_range(low, high, site.dtype)
+        site.params = params_from_range(low, high, site.dtype, recipe.symmetric(site.role))
         site.observer = None
     for _, site in named_sites(model):
         _keep_addable(site)

@@ -36,7 +36,13 @@ def fingerprint(model: nn.Module) -> str:
 def encodings_of(model: nn.Module, recipe: str) -> dict[str, Any]:
     """All parameters of a calibrated ``model`` as JSON-ready data."""
     activations = {
-        name: {"role": site.role, "dtype": site.dtype, "scale": site.params.scale, "zero_point": site.params.zero_point}
+        name: {
+            "role": site.role,
+            "dtype": site.dtype,
+            "scale": site.params.scale,
+            "zero_point": site.params.zero_point,
+            **({"symmetric": True} if site.params.symmetric else {}),
+        }
         for name, site in named_sites(model)
         if site.active and site.params is not None
     }
@@ -118,7 +124,9 @@ def apply_encodings(model: nn.Module, encodings: dict[str, Any]) -> None:
             raise EncodingsError(f"The encodings' {table} name '{unknown[0]}', which the model does not have.")
     params = _read(
         encodings["activations"],
-        lambda _, entry: ActivationParams(entry["dtype"], entry["scale"], entry["zero_point"]),
+        lambda _, entry: ActivationParams(
+            entry["dtype"], entry["scale"], entry["zero_point"], entry.get("symmetric", False)
+        ),
     )
     scales = _read(encodings["weights"], lambda name, entry: _scales(weights[name], entry))
     for name, site in sites.items():

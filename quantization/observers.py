@@ -121,13 +121,15 @@ class PercentileObserver(HistogramObserver):
 class MseObserver(HistogramObserver):
     """The range whose quantization has the least mean squared error on the histogram.
 
-    Each end is shrunk on its own by a coordinate search over 5 % steps of the seen range.
+    Each end is shrunk on its own by a coordinate search over 5 % steps of the seen range; where ``symmetric``, both
+    together.
     """
 
     STEPS = 20
 
-    def __init__(self, dtype: str = "int8") -> None:
+    def __init__(self, dtype: str = "int8", symmetric: bool = False) -> None:
         super().__init__()
+        self.symmetric = symmetric
         first, last = RANGES[dtype]
         self.levels = last - first
 
@@ -143,6 +145,11 @@ class MseObserver(HistogramObserver):
         if not self.usable:
             return self.low, self.high
         low, high = min(self.low, 0.0), max(self.high, 0.0)
+        if self.symmetric:
+            furthest = max(-low, high)
+            tried_ends = (furthest * step / self.STEPS for step in range(1, self.STEPS + 1))
+            end = min(tried_ends, key=lambda end: self._error(-end, end))
+            return -end, end
         ends = [low, high]
         for _ in range(2):
             for end in (0, 1):

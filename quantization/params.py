@@ -27,6 +27,8 @@ class ActivationParams:
     dtype: str
     scale: float
     zero_point: int
+    #: Whether the zero point stays 0 when the range moves; int16 always is.
+    symmetric: bool = False
 
     def __post_init__(self) -> None:
         if self.dtype not in RANGES:
@@ -38,14 +40,21 @@ class ActivationParams:
             raise ValueError(f"zero_point must be an integer; got {self.zero_point!r}.")
         if not low <= self.zero_point <= high:
             raise ValueError(f"zero_point must lie in {low}..{high} for {self.dtype}; got {self.zero_point}.")
+        if type(self.symmetric) is not bool:
+            raise ValueError(f"symmetric must be true or false; got {self.symmetric!r}.")
+        if self.symmetric and self.zero_point:
+            raise ValueError(f"zero_point must be 0 where the scheme is symmetric; got {self.zero_point}.")
 
 
-def params_from_range(low: float, high: float, dtype: str) -> ActivationParams:
-    """Parameters that cover ``[low, high]`` and represent 0 exactly; int16 is symmetric, as its kernels ask."""
+def params_from_range(low: float, high: float, dtype: str, symmetric: bool = False) -> ActivationParams:
+    """Parameters that cover ``[low, high]`` and represent 0 exactly, as the integer 0 where ``symmetric``.
+
+    int16 always is, as its kernels ask.
+    """
     low, high = min(float(low), 0.0), max(float(high), 0.0)
     first, last = RANGES[dtype]
-    if dtype == "int16":
-        return ActivationParams(dtype, _float32(max(-low, high, MIN_SCALE) / last), 0)
+    if symmetric or dtype == "int16":
+        return ActivationParams(dtype, _float32(max(-low, high, MIN_SCALE) / last), 0, symmetric)
     scale = _float32(max(high - low, MIN_SCALE) / (last - first))
     zero_point = round(first - low / scale)
     return ActivationParams(dtype, scale, int(min(max(zero_point, first), last)))

@@ -50,22 +50,23 @@ class _FakeQuantizeLearned(torch.autograd.Function):
 
 
 class LearnedRange(nn.Module):
-    """The learner of one site: starts as ``params``; int16 stays symmetric. ``learn=False`` keeps the range fixed."""
+    """The learner of one site: starts as ``params``, and stays symmetric. ``learn=False`` keeps the range fixed."""
 
     start: Tensor
 
     def __init__(self, params: ActivationParams, learn: bool = True) -> None:
         super().__init__()
-        self.dtype = params.dtype
+        self.dtype, self.symmetric = params.dtype, params.symmetric
         first, last = RANGES[params.dtype]
-        ends = [last] if params.dtype == "int16" else [first - params.zero_point, last - params.zero_point]
+        one_end = params.symmetric or params.dtype == "int16"
+        ends = [last] if one_end else [first - params.zero_point, last - params.zero_point]
         self.register_buffer("start", torch.tensor(ends, dtype=torch.float64) * params.scale)
         self.log_ends = nn.Parameter(torch.zeros(len(ends)), requires_grad=learn)
 
     def params(self) -> ActivationParams:
         """Parameters of the range as it is now."""
         ends = (self.start * self.log_ends.detach().double().exp()).tolist()
-        return params_from_range(0.0 if len(ends) == 1 else ends[0], ends[-1], self.dtype)
+        return params_from_range(0.0 if len(ends) == 1 else ends[0], ends[-1], self.dtype, self.symmetric)
 
     def forward(self, x: Tensor) -> Tensor:
         return _FakeQuantizeLearned.apply(x.float(), self.log_ends, self.params())

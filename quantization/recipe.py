@@ -18,6 +18,7 @@ from quantization.sites import named_sites, named_weights
 RECIPES = Path(__file__).parent / "recipes"
 _WIDTHS = ("float", *RANGES)
 _WEIGHT_WIDTHS = ("float", "int8")
+_SCHEMES = ("affine", "symmetric")
 
 
 class RecipeError(ValueError):
@@ -45,6 +46,8 @@ class Recipe:
     overrides: Mapping[str, str] = field(default_factory=dict)
     #: Role -> observer; ``default`` for the rest.
     observers: Mapping[str, str] = field(default_factory=lambda: {"default": "min_max"})
+    #: Role of an activation site -> affine, or symmetric for a zero point of 0. A role that is not named is affine.
+    schemes: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_widths("sites", self.sites, _WIDTHS)
@@ -53,6 +56,9 @@ class Recipe:
         for role, observer in self.observers.items():
             if observer not in OBSERVERS:
                 raise RecipeError(f'[observers] {role} = "{observer}": choose one of {", ".join(OBSERVERS)}.')
+        for role, scheme in self.schemes.items():
+            if scheme not in _SCHEMES:
+                raise RecipeError(f'[schemes] {role} = "{scheme}": choose one of {", ".join(_SCHEMES)}.')
         if "default" not in self.observers:
             raise RecipeError('[observers] needs a default, e.g. default = "min_max".')
 
@@ -73,6 +79,10 @@ class Recipe:
     def observer(self, role: str) -> str:
         """Name of the observer for sites of ``role``."""
         return self.observers.get(role, self.observers["default"])
+
+    def symmetric(self, role: str) -> bool:
+        """Whether the zero point of sites of ``role`` is 0."""
+        return self.schemes.get(role) == "symmetric"
 
 
 def recipe_names() -> list[str]:
@@ -125,6 +135,7 @@ def apply_recipe(model: nn.Module, recipe: Recipe) -> None:
         ("sites", recipe.sites, site_roles),
         ("weights", recipe.weights, weight_roles),
         ("observers", {k: v for k, v in recipe.observers.items() if k != "default"}, site_roles),
+        ("schemes", recipe.schemes, site_roles),
     ):
         for role in given:
             if role not in roles:

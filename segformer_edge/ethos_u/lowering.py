@@ -11,14 +11,14 @@ from segformer_edge.ethos_u.configurations import MemoryMode, NpuConfig
 from segformer_edge.ethos_u.graph import legal, with_placeholders
 from segformer_edge.ethos_u.tables import PLACEHOLDER, Tables
 from segformer_edge.ethos_u.vela import Compiled, compile_graph
-from segformer_edge.export.tflite_emit import KERNELS_WITH_GELU, Kernels, build_graph
+from segformer_edge.export.tflite_emit import KERNELS_BUILT_IN, Kernels, build_graph
 from segformer_edge.export.tflite_graph import EmittedGraph
 from segformer_edge.export.tflite_write import tflite_bytes
 from segformer_edge.export.tracing import record_channels_last
 from segformer_edge.rewrite.graph import EdgeSegFormer
 
 #: Space-to-depth is a reshape and a transpose there, which the compiler takes.
-KERNELS: Kernels = {**KERNELS_WITH_GELU, "SPACE_TO_DEPTH": ()}
+KERNELS: Kernels = {**KERNELS_BUILT_IN, "SPACE_TO_DEPTH": ()}
 
 
 def npu_graph(network: EdgeSegFormer, size: tuple[int, int], config: NpuConfig) -> EmittedGraph:

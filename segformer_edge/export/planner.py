@@ -13,9 +13,9 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from quantization.sites import named_sites
+from quantization.sites import named_sites, named_weights
 from segformer_edge.export.exporter import Plan
-from segformer_edge.export.tflite_emit import KERNELS, KERNELS_MICRO, KERNELS_WITH_GELU, Kernels, build_graph
+from segformer_edge.export.tflite_emit import KERNELS, KERNELS_BUILT_IN, KERNELS_MICRO, Kernels, build_graph
 from segformer_edge.export.tflite_memory import BUILT_IN, COMPILED, EXECUTORCH, MICRO, Forecast, Setup, forecast
 from segformer_edge.export.tracing import record_channels_last
 from segformer_edge.model.config import STRIDE, SegformerConfig
@@ -41,10 +41,14 @@ _COUNTS = (
     ("head", 0, 16),
     ("head_channels", 0, 2),
 )
-#: What stays in integers in a ``.pte``, where XNNPACK resizes in float and ExecuTorch takes the argmax.
-_EXECUTORCH = {**KERNELS, "RESIZE_BILINEAR": (), "ARG_MAX": ("int8",)}
-#: Role of sites that recipes for XNNPACK leave in float, and recipes for built-in kernels do not.
-_FLOAT_FOR_XNNPACK = "attention_probabilities"
+_BYTES = {"int8": 1, "int16": 2}
+#: Role of what softmax gives.
+_PROBABILITIES = "attention_probabilities"
+#: What stays in integers in a ``.pte``, where XNNPACK resizes and multiplies activations in float and ExecuTorch takes
+#: the argmax.
+_EXECUTORCH = {**KERNELS, "RESIZE_BILINEAR": (), "BATCH_MATMUL": (), "ARG_MAX": ("int8",)}
+#: Role of convolutions in norms, which leave as the mean: recipes for built-in kernels may have them in float.
+_MEAN = "norm_variance"
 
 
 @dataclass(frozen=True)
@@ -76,14 +80,16 @@ class Way:
 def way_of(target: str, network: EdgeSegFormer) -> Way | None:
     """How ``target`` runs ``network``; None for a runtime whose memory does not follow from the order of operators.
 
-    A network whose softmax is integer is for runtimes without XNNPACK (``full``, ``npu``, ``portable``). There the
-    arena counts, and GELU is LiteRT's table (segformer_edge.export.tflite.emitted).
+    A network that multiplies and accumulates in integers alone is for runtimes without XNNPACK (``full``, ``npu``,
+    ``portable``). There the arena counts, and GELU is LiteRT's table (segformer_edge.export.tflite.emitted).
     """
     if target == "tflm":
         return Way("arena", MICRO, KERNELS_MICRO)
     if target == "tflite":
-        integer = all(site.active for _, site in named_sites(network) if site.role == _FLOAT_FOR_XNNPACK)
-        return Way("arena", BUILT_IN, KERNELS_WITH_GELU) if integer else Way("growth", COMPILED, KERNELS)
+        products = [site for _, site in named_sites(network) if site.role == _PROBABILITIES]
+        factors = [conv for _, conv in named_weights(network) if conv.role != _MEAN]
+        integer = all(factor.active for factor in (*products, *factors))
+        return Way("arena", BUILT_IN, KERNELS_BUILT_IN) if integer else Way("growth", COMPILED, KERNELS)
     return Way("plan", EXECUTORCH, _EXECUTORCH) if target == "executorch" else None
 
 
@@ -144,8 +150,8 @@ class Planner:
 
     def __init__(self, network: EdgeSegFormer, way: Way) -> None:
         self.network, self.way = network, way
-        widths = {site.dtype for _, site in named_sites(network) if site.role == "attention_probabilities"}
-        self.score_bytes = max({"int8": 1, "int16": 2, "float": 4}[width] for width in widths)
+        widths = {site.dtype for _, site in named_sites(network) if site.role == _PROBABILITIES}
+        self.score_bytes = max(_BYTES[width] if width in way.kernels["SOFTMAX"] else 4 for width in widths)
 
     def forecast(self, tiling: Tiling, size: tuple[int, int]) -> Forecast:
         """What the network so tiled takes for an input of ``size``."""

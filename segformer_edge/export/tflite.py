@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 
 from segformer_edge.export.exporter import Exported
 from segformer_edge.export.recording import Recording
-from segformer_edge.export.tflite_emit import KERNELS, KERNELS_WITH_GELU, build_graph
+from segformer_edge.export.tflite_emit import KERNELS, KERNELS_BUILT_IN, build_graph
 from segformer_edge.export.tflite_graph import EmittedGraph, Tensor
 from segformer_edge.export.tflite_write import tflite_bytes
 from segformer_edge.export.tracing import record_channels_last
@@ -35,7 +35,7 @@ def emitted(program: ExportedProgram | Recording) -> EmittedGraph:
     """The graph of ``program``: with LiteRT's table for GELU where no float operator multiplies and accumulates, as in
     recipes for built-in kernels (``full``, ``portable``), else with GELU in float, so that XNNPACK takes all of it.
     """
-    with_table = build_graph(program, KERNELS_WITH_GELU, image_channels_last=True)
+    with_table = build_graph(program, KERNELS_BUILT_IN, image_channels_last=True)
     if not any(op.code in _MULTIPLY_ACCUMULATE and op.output.dtype == "float32" for op in with_table.operators):
         return with_table
     return build_graph(program, KERNELS, image_channels_last=True)

@@ -20,18 +20,21 @@ from segformer_edge.export.tflite_views import CHANNELS_LAST, View, plain
 #: Operator -> widths for which a runtime has integer kernels.
 Kernels = dict[str, tuple[str, ...]]
 
-#: Widths for which LiteRT has integer kernels. Without GELU's and the argmax XNNPACK takes the whole graph: it has no
-#: int8 GELU, and no argmax.
+#: Widths for which LiteRT has integer kernels. Without int8 GELU and softmax and the argmax XNNPACK takes the whole
+#: graph: it has none of the three.
 KERNELS: Kernels = {
-    **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D", "ADD", "MUL", "RSQRT", "SOFTMAX", "BATCH_MATMUL"), WIDTHS),
+    **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D", "ADD", "MUL", "RSQRT", "BATCH_MATMUL"), WIDTHS),
     **dict.fromkeys(("RESIZE_BILINEAR", "RELU"), WIDTHS),
+    "SOFTMAX": ("int16",),
     "CAST": ("uint8",),
     "SPACE_TO_DEPTH": ("int8", "float32"),
 }
-#: The same with both, GELU as a lookup table, for runtimes that compute without a delegate.
-KERNELS_WITH_GELU = {**KERNELS, "GELU": ("int8",), "ARG_MAX": ("int8",)}
+#: The same with all three, GELU as a lookup table, for runtimes that compute without a delegate.
+KERNELS_BUILT_IN = {**KERNELS, "SOFTMAX": WIDTHS, "GELU": ("int8",), "ARG_MAX": ("int8",)}
 #: TFLite Micro has no GELU, but what reads a table, and it casts to signed integers alone.
-KERNELS_MICRO = {**KERNELS, "ARG_MAX": ("int8",), "GATHER": ("int8",), "CAST": ("int8", "int16")}
+KERNELS_MICRO = {
+    **KERNELS, "SOFTMAX": WIDTHS, "ARG_MAX": ("int8",), "GATHER": ("int8",), "CAST": ("int8", "int16")
+}  # fmt: skip
 
 
 def _constants(program: ExportedProgram | Recording) -> Mapping[str, torch.Tensor]:

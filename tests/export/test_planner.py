@@ -21,6 +21,7 @@ from segformer_edge.rewrite.graph import EdgeSegFormer
 from segformer_edge.rewrite.tiling import Tiling
 
 SIZE = (96, 96)
+RECIPES = ("lean", "int8_attention", "portable", "full")
 CONFIG = replace(variant_config("b0", 20), depths=(1, 1, 1, 1))
 
 
@@ -33,7 +34,7 @@ def networks():
         model = SegFormer(CONFIG).eval()
         image = torch.randn(1, 3, 64, 64)
     made = {}
-    for recipe in ("lean", "portable", "full"):
+    for recipe in RECIPES:
         network = EdgeSegFormer(model, "labels")
         calibrate(network, [image], load_recipe(recipe))
         encodings = encodings_of(network, recipe)
@@ -51,11 +52,12 @@ def test_a_budget_means_the_arena_of_built_in_kernels_or_the_growth_with_xnnpack
     assert way_of("tflite", networks["full"]).meaning == "arena"
     assert way_of("tflite", networks["portable"]).meaning == "arena"
     assert way_of("tflite", networks["lean"]).meaning == "growth"
+    assert way_of("tflite", networks["int8_attention"]).meaning == "growth"
     assert way_of("executorch", networks["lean"]).meaning == "plan"
     assert way_of("onnx", networks["lean"]) is None
 
 
-@pytest.mark.parametrize("recipe", ["lean", "portable", "full"])
+@pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("piece", [None, 16 * 1024])
 def test_forecast_is_within_a_tenth_of_the_runtime(networks, planners, recipe, piece, tmp_path):
     planner, way = planners[recipe], planners[recipe].way

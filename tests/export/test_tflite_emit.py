@@ -17,7 +17,7 @@ from quantization.calibration import calibrate
 from quantization.recipe import Recipe
 from quantization.sites import Mode, QuantConv2d, Site, named_sites, named_weights, set_mode
 from segformer_edge.errors import ArtifactError
-from segformer_edge.export.tflite_emit import KERNELS_WITH_GELU, build_graph
+from segformer_edge.export.tflite_emit import KERNELS_BUILT_IN, build_graph
 from segformer_edge.export.tflite_graph import EmittedGraph
 from segformer_edge.export.tflite_write import tflite_bytes
 
@@ -72,7 +72,7 @@ def quantized(module: nn.Module, shape: tuple[int, ...], width: str = "int8") ->
 def graph_of(network: nn.Module, shape: tuple[int, ...], **options) -> EmittedGraph:
     set_mode(network, Mode.EXPORT)
     with torch.no_grad():
-        return build_graph(torch.export.export(network, (torch.zeros(shape),)), KERNELS_WITH_GELU, **options)
+        return build_graph(torch.export.export(network, (torch.zeros(shape),)), KERNELS_BUILT_IN, **options)
 
 
 def run(graph: EmittedGraph, batch: Tensor, kernels: str = "AUTO") -> np.ndarray:

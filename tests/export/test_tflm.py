@@ -24,7 +24,7 @@ from segformer_edge.data.datasets import open_dataset
 from segformer_edge.data.metrics import agreement
 from segformer_edge.errors import ArtifactError, MissingBackendError, UsageError
 from segformer_edge.export.targets import TARGETS, choose_targets
-from segformer_edge.export.tflite_emit import KERNELS_MICRO, KERNELS_WITH_GELU, build_graph
+from segformer_edge.export.tflite_emit import KERNELS_BUILT_IN, KERNELS_MICRO, build_graph
 from segformer_edge.export.tflite_memory import arrangement
 from segformer_edge.export.tflite_write import tflite_bytes
 from segformer_edge.export.tflm import TFLMExporter, emitted_micro, write_smallest
@@ -81,7 +81,7 @@ def test_litert_gives_the_same_labels_from_the_same_network(network, run, tmp_pa
     set_mode(made, Mode.EXPORT)
     with torch.no_grad():
         program = torch.export.export(made, (torch.zeros(1, *SIZE, 3),))
-    content = tflite_bytes(build_graph(program, KERNELS_WITH_GELU, image_channels_last=True))
+    content = tflite_bytes(build_graph(program, KERNELS_BUILT_IN, image_channels_last=True))
     other = Interpreter(model_content=content, experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
     other.allocate_tensors()
     micro, agreed = MicroInterpreter(run.file("tflm")), []
@@ -113,7 +113,7 @@ def test_gelu_is_litert_s_bit_for_bit(low, high, tmp_path):
     values = np.arange(-128, 128, dtype=np.int8)[None]
     path = tmp_path / "gelu.tflite"
     path.write_bytes(tflite_bytes(build_graph(program, KERNELS_MICRO)))
-    other = Interpreter(model_content=tflite_bytes(build_graph(program, KERNELS_WITH_GELU)))
+    other = Interpreter(model_content=tflite_bytes(build_graph(program, KERNELS_BUILT_IN)))
     other.allocate_tensors()
     other.set_tensor(other.get_input_details()[0]["index"], values)
     other.invoke()

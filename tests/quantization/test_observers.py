@@ -105,6 +105,16 @@ def test_mse_range_is_never_worse_than_min_max(tensors, dtype):
     assert observer._error(low, high) <= observer._error(*full)
 
 
+@relaxed
+@given(TENSORS)
+def test_symmetric_mse_range_is_never_worse_than_the_whole(tensors):
+    observer = observed(MseObserver("int8", symmetric=True), tensors)
+    low, high = observer.range()
+    whole = max(-observer.low, observer.high, 0.0)
+    assert low == -high and 0.0 <= high <= whole
+    assert observer._error(low, high) <= observer._error(-whole, whole)
+
+
 def test_mse_clips_a_far_outlier_that_min_max_keeps():
     values = torch.randn(2_000_000, generator=torch.Generator().manual_seed(0))
     values[0] = 60.0

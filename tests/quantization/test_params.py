@@ -54,8 +54,12 @@ def test_range_and_zero_are_covered_within_half_a_step(a, b, dtype):
 
 @relaxed
 @given(ENDS, ENDS)
-def test_int16_is_symmetric(a, b):
-    assert params_from_range(min(a, b), max(a, b), "int16").zero_point == 0
+def test_int16_is_symmetric_and_int8_where_asked(a, b):
+    low, high = min(a, b), max(a, b)
+    assert params_from_range(low, high, "int16").zero_point == 0
+    params = params_from_range(low, high, "int8", symmetric=True)
+    assert params.symmetric and params.zero_point == 0
+    assert 127 * params.scale == pytest.approx(max(-low, high, 0.0), rel=1e-6, abs=127 * MIN_SCALE)
 
 
 @relaxed
@@ -117,6 +121,11 @@ def test_scale_is_the_float32_that_runtimes_store(a, b, dtype):
 def test_impossible_parameters_are_refused(dtype, scale, zero_point, what):
     with pytest.raises(ValueError, match=what):
         ActivationParams(dtype, scale, zero_point)
+
+
+def test_a_symmetric_scheme_has_no_zero_point():
+    with pytest.raises(ValueError, match=r"zero_point must be 0 .* got 3"):
+        ActivationParams("int8", 1.0, 3, symmetric=True)
 
 
 @relaxed

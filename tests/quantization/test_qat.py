@@ -24,11 +24,15 @@ relaxed = settings(deadline=None, derandomize=True, max_examples=60)
     st.floats(-200, 200, width=32),
 )
 def test_a_learner_starts_at_the_calibrated_parameters(dtype, a, b):
-    params = params_from_range(min(a, b), max(a, b), dtype)
-    assert LearnedRange(params).params() == params
+    for symmetric in (False, True):
+        params = params_from_range(min(a, b), max(a, b), dtype, symmetric)
+        assert LearnedRange(params).params() == params
 
 
-@pytest.mark.parametrize("params", [ActivationParams("int8", 0.05, 30), ActivationParams("int16", 0.0002, 0)])
+@pytest.mark.parametrize(
+    "params",
+    [ActivationParams("int8", 0.05, 30), ActivationParams("int8", 0.05, 0, True), ActivationParams("int16", 0.0002, 0)],
+)
 def test_gradients_are_those_of_torch_s_own_learnable_kernel(params):
     """Two ways to the same derivative. Theirs rounds zero points below zero to the wrong integer, so it is above."""
     generator = torch.Generator().manual_seed(0)
@@ -42,7 +46,7 @@ def test_gradients_are_those_of_torch_s_own_learnable_kernel(params):
 
     ends = torch.zeros(len(learner.start), dtype=torch.float64, requires_grad=True)
     real = learner.start * ends.exp()
-    if params.dtype == "int16":
+    if learner.symmetric or params.dtype == "int16":
         scale, zero_point = real / last, torch.zeros(1)
     else:
         scale = (real[1:] - real[:1]) / (last - first)

@@ -104,6 +104,7 @@ BAD = {
     "weights in int16": ('[weights]\nfc1 = "int16"', r'\[weights\] fc1 = "int16".*float, int8'),
     "wrong override": ('[overrides]\n"a.*" = "bf16"', r'\[overrides\] a\.\* = "bf16"'),
     "wrong observer": ('[observers]\ndefault = "median"', r'\[observers\] default = "median".*min_max.*mse'),
+    "wrong scheme": ('[schemes]\nkey = "signed"', r'\[schemes\] key = "signed".*affine, symmetric'),
     "no default observer": ('[observers]\nfc1 = "mse"', r"\[observers\] needs a default"),
 }
 
@@ -116,9 +117,9 @@ def test_bad_file_is_refused_naming_file_and_entry(written, case):
     assert "mine.toml" in str(caught.value)
 
 
-@pytest.mark.parametrize("table", ["sites", "weights", "observers"])
+@pytest.mark.parametrize("table", ["sites", "weights", "observers", "schemes"])
 def test_role_the_model_does_not_have_is_refused_with_the_nearest(net, table):
-    values = {"frist": {"observers": "mse"}.get(table, "int8")}
+    values = {"frist": {"observers": "mse", "schemes": "symmetric"}.get(table, "int8")}
     recipe = Recipe("mine", **{table: {"default": "mse", **values} if table == "observers" else values})
     with pytest.raises(RecipeError, match=rf"'mine' \[{table}\].*'frist'.*Did you mean 'first'"):
         apply_recipe(net, recipe)
