@@ -88,7 +88,7 @@ def way_of(target: str, network: EdgeSegFormer) -> Way | None:
     if target == "tflite":
         products = [site for _, site in named_sites(network) if site.role == _PROBABILITIES]
         factors = [conv for _, conv in named_weights(network) if conv.role != _MEAN]
-        integer = all(factor.active for factor in (*products, *factors))
+        integer = all(site.active for site in products) and all(conv.active for conv in factors)
         return Way("arena", BUILT_IN, KERNELS_BUILT_IN) if integer else Way("growth", COMPILED, KERNELS)
     return Way("plan", EXECUTORCH, _EXECUTORCH) if target == "executorch" else None
 
