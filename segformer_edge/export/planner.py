@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import copy
 import math
-import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from quantization.sites import named_sites, named_weights
+from quantization.sites import Mode, named_sites, named_weights, set_mode
 from segformer_edge.export.exporter import Plan
 from segformer_edge.export.tflite_emit import KERNELS, KERNELS_BUILT_IN, KERNELS_MICRO, Kernels, build_graph
+from segformer_edge.export.tflite_lifetimes import with_short_lifetimes
 from segformer_edge.export.tflite_memory import BUILT_IN, COMPILED, EXECUTORCH, MICRO, Forecast, Setup, forecast
-from segformer_edge.export.tracing import record_channels_last
+from segformer_edge.export.tiling_search import search
+from segformer_edge.export.tracing import record_image
+from segformer_edge.export.workspace_order import with_packed_workspace
 from segformer_edge.model.config import STRIDE, SegformerConfig
 from segformer_edge.rewrite.graph import EdgeSegFormer
 from segformer_edge.rewrite.tiling import Tiling
@@ -26,21 +28,9 @@ from segformer_edge.rewrite.tiling import Tiling
 PIECES = tuple(5 << bits for bits in range(19, 8, -1))
 #: So many tilings in a row that need more than the best end a search: finer ones only add operators from there.
 PATIENCE = 2
-#: Tilings near the best that are tried where none of these fits: some tenths of a second each.
-ATTEMPTS = 400
 #: Budgets below this share of what the best piece needs are out of the search's reach.
 REACH = 0.8
-#: By how much the search takes less of what is worse from one attempt to the next.
-COOLING = 0.99
 _FEWEST_ROWS = 2
-#: What a search changes: a count of a tiling, its place, and the most it may be.
-_COUNTS = (
-    *(("bands", stage, 16) for stage in (0, 1)),
-    *(("queries", stage, 16) for stage in range(4)),
-    *(("ffn", stage, 3) for stage in (0, 1, 2)),
-    ("head", 0, 16),
-    ("head_channels", 0, 2),
-)
 _BYTES = {"int8": 1, "int16": 2}
 #: Role of what softmax gives.
 _PROBABILITIES = "attention_probabilities"
@@ -96,7 +86,8 @@ def way_of(target: str, network: EdgeSegFormer) -> Way | None:
 def tiling_for(config: SegformerConfig, size: tuple[int, int], piece: int, way: Way, score_bytes: int) -> Tiling:
     """The coarsest tiling for an input of ``size`` in which no band's largest tensor takes more than ``piece`` bytes.
 
-    Channels are cut only where rows are at their fewest and no delegate keeps buffers for every group.
+    Channels are cut only where rows are at their fewest and no delegate keeps buffers for every group. Logits are
+    joined where they are smaller than the first feature map, which is dead by then.
     """
     height, width = size[0] // 4, size[1] // 4
     keys = (size[0] // STRIDE) * (size[1] // STRIDE)
@@ -124,19 +115,8 @@ def tiling_for(config: SegformerConfig, size: tuple[int, int], piece: int, way: 
     return Tiling(
         tuple(bands), tuple(queries), tuple(hidden), math.ceil(height / rows), groups,
         recompute_norm=not delegate and piece * 8 <= config.embed_dims[0] * height * width,
+        join_logits=way.setup.compiled and rows < height and config.num_classes <= config.embed_dims[0],
     )  # fmt: skip
-
-
-def neighbour(tiling: Tiling, chance: random.Random) -> Tiling:
-    """``tiling`` with up to two of its counts a little higher or lower."""
-    counts = {name: list(getattr(tiling, name)) for name in ("bands", "queries", "ffn")}
-    counts |= {"head": [tiling.head], "head_channels": [tiling.head_channels]}
-    for _ in range(chance.choice((1, 1, 2, 2))):
-        name, place, most = chance.choice(_COUNTS)
-        counts[name][place] = max(1, min(most, counts[name][place] + chance.choice((-2, -1, -1, 1, 1, 2))))
-    bands, queries, ffn = (tuple(counts[name]) for name in ("bands", "queries", "ffn"))
-    head, channels = counts["head"][0], counts["head_channels"][0]
-    return replace(tiling, bands=bands, queries=queries, ffn=ffn, head=head, head_channels=channels)
 
 
 def plan_for(target: str, network: EdgeSegFormer, size: tuple[int, int], budget: int) -> Plan | None:
@@ -149,14 +129,23 @@ class Planner:
     """Tries tilings of one network; ``network`` has its encodings and is not tiled. It is left as it is."""
 
     def __init__(self, network: EdgeSegFormer, way: Way) -> None:
-        self.network, self.way = network, way
+        self.network, self.way = copy.deepcopy(network).take_channels_last(), way
+        set_mode(self.network, Mode.EXPORT)
+        self._weights = {id(each): each for each in (*self.network.parameters(), *self.network.buffers())}
         widths = {site.dtype for _, site in named_sites(network) if site.role == _PROBABILITIES}
         self.score_bytes = max(_BYTES[width] if width in way.kernels["SOFTMAX"] else 4 for width in widths)
 
-    def forecast(self, tiling: Tiling, size: tuple[int, int]) -> Forecast:
-        """What the network so tiled takes for an input of ``size``."""
-        program = record_channels_last(copy.deepcopy(self.network).tile(tiling), size)
-        return forecast(build_graph(program, self.way.kernels, image_channels_last=True), self.way.setup)
+    def forecast(self, tiling: Tiling, size: tuple[int, int], *, packed: bool = False) -> Forecast:
+        """What the network so tiled takes for an input of ``size``; ``packed`` with the order of tensors that its file
+        has, which takes seconds to find.
+        """
+        tiled = copy.deepcopy(self.network, dict(self._weights)).tile(tiling)  # with the same weights
+        program = record_image(tiled, size)
+        graph = build_graph(program, self.way.kernels, image_channels_last=True)
+        if self.way.setup.compiled:
+            graph = with_short_lifetimes(graph)
+            graph = with_packed_workspace(graph, self.way.setup) if packed else graph
+        return forecast(graph, self.way.setup)
 
     def tilings(self, size: tuple[int, int]) -> Iterator[tuple[int, Tiling]]:
         """Pieces and their tilings, from untiled to the finest, each tiling once."""
@@ -171,9 +160,10 @@ class Planner:
     def plan(self, size: tuple[int, int], budget: int) -> Plan:
         """The coarsest tiling within ``budget`` bytes, or the one that needs least and the size that would fit."""
         best: Plan | None = None
-        best_piece, worse = 0, 0
+        best_piece, worse, tried = 0, 0, list[Plan]()
         for piece, tiling in self.tilings(size):
             plan = self._try(tiling, size, budget)
+            tried.append(plan)
             if plan.fits:
                 return plan
             if best is None or plan.forecast < best.forecast:
@@ -184,30 +174,33 @@ class Planner:
                 break
         assert best is not None
         if self.way.setup.delegate and budget >= REACH * best.forecast:
-            best = self._refined(best, size, budget)
+            # A search only slowly takes bands apart again: what is coarser than the best is a start of its own.
+            coarser = tried[max(tried.index(best) - 1, 0)]
+            for start in (coarser, best):
+                found = self._searched(start, size, budget)
+                best = min(best, found, key=lambda plan: plan.forecast)
+                if best.fits:
+                    break
             if best.fits:
                 return best
         return replace(best, largest_size=self._largest(size, budget, best_piece))
 
-    def _refined(self, best: Plan, size: tuple[int, int], budget: int) -> Plan:
-        """The best around ``best`` that simulated annealing finds, or the first that fits; the same each time.
+    def _searched(self, start: Plan, size: tuple[int, int], budget: int) -> Plan:
+        """The best plan around ``start``. Where tensors can be ordered, by what is alive, until that fits."""
 
-        A piece cuts all stages alike. Where one of them makes the peak, the others' cuts only cost operators.
-        """
-        chance, tried, now, room = random.Random(0), {best.tiling: best}, best, best.forecast / 100
-        for _ in range(ATTEMPTS):
-            tiling = neighbour(now.tiling, chance)
-            plan = tried[tiling] = tried.get(tiling) or self._try(tiling, size, budget)
-            if plan.forecast - now.forecast <= room * chance.expovariate(1.0):
-                now = plan
-            best = min(best, plan, key=lambda each: each.forecast)
-            room *= COOLING
-            if best.fits:
-                break
-        return best
+        def attempt(tiling: Tiling) -> Plan:
+            found = self.forecast(tiling, size)
+            if found.bound <= budget:
+                return self._try(tiling, size, budget, packed=True)
+            return Plan(tiling, self.way.meaning, found.bound, False, found.blocked_by)
 
-    def _try(self, tiling: Tiling, size: tuple[int, int], budget: int) -> Plan:
-        found = self.forecast(tiling, size)
+        if not self.way.setup.compiled:
+            return search(start, lambda tiling: self._try(tiling, size, budget))
+        found = search(attempt(start.tiling), attempt)
+        return found if found.fits else self._try(found.tiling, size, budget, packed=True)
+
+    def _try(self, tiling: Tiling, size: tuple[int, int], budget: int, *, packed: bool = False) -> Plan:
+        found = self.forecast(tiling, size, packed=packed)
         needed = self.way.bytes(found)
         return Plan(tiling, self.way.meaning, needed, needed <= budget, found.blocked_by)
 

@@ -14,8 +14,11 @@ from segformer_edge.export.exporter import Exported
 from segformer_edge.export.recording import Recording
 from segformer_edge.export.tflite_emit import KERNELS, KERNELS_BUILT_IN, build_graph
 from segformer_edge.export.tflite_graph import EmittedGraph, Tensor
+from segformer_edge.export.tflite_lifetimes import with_short_lifetimes
+from segformer_edge.export.tflite_memory import COMPILED
 from segformer_edge.export.tflite_write import tflite_bytes
 from segformer_edge.export.tracing import record_channels_last
+from segformer_edge.export.workspace_order import with_packed_workspace
 from segformer_edge.jsonfile import write_bytes
 from segformer_edge.report.schema import Ops
 from segformer_edge.rewrite.graph import EdgeSegFormer
@@ -42,8 +45,15 @@ def emitted(program: ExportedProgram | Recording) -> EmittedGraph:
 
 
 def ordered(program: ExportedProgram | Recording) -> EmittedGraph:
-    """The graph of a tiled ``program``, whose order a runtime must keep."""
-    return replace(emitted(program), ordered=True)
+    """The graph of a tiled ``program``, whose order a runtime must keep; for XNNPACK with a small workspace."""
+    graph = emitted(program)
+    delegated = any(op.code in _MULTIPLY_ACCUMULATE and op.output.dtype == "float32" for op in graph.operators)
+    return replace(for_workspace(graph) if delegated else graph, ordered=True)
+
+
+def for_workspace(graph: EmittedGraph) -> EmittedGraph:
+    """A tiled ``graph`` for XNNPACK with short lifetimes, and numbers for its tensors that leave few gaps."""
+    return with_packed_workspace(with_short_lifetimes(graph), COMPILED)
 
 
 def specs_of(graph: EmittedGraph, network: EdgeSegFormer) -> tuple[InputSpec, OutputSpec]:

@@ -128,9 +128,14 @@ class EmittedGraph:
     ordered: bool = False
     #: Places in TFLite Micro's arena, in bytes, where they were planned in advance.
     offsets: dict[Tensor, int] | None = None
+    #: Every tensor once, where the file is to number them in another order than that of first use.
+    numbering: list[Tensor] | None = None
 
     def tensors(self) -> Iterator[Tensor]:
-        """Every tensor once, in the order of first use."""
+        """Every tensor once, in the order in which the file numbers them."""
+        if self.numbering is not None:
+            yield from self.numbering
+            return
         seen: set[Tensor] = set()
         groups = [self.inputs, *((*op.inputs, op.output) for op in self.operators), self.outputs]
         for tensor in (tensor for group in groups for tensor in group):

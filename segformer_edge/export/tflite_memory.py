@@ -44,9 +44,8 @@ class Setup:
     unfolds: bool = True
     #: Whether the file says where each tensor goes; else the runtime finds places, greedily by size.
     places: bool = False
-    #: Bytes that XNNPACK adds to each tensor in its workspace, and whether it uses what is free before the first one:
-    #: ExecuTorch 1.4 brings an older XNNPACK, which does neither.
-    padding: int = 16
+    #: Whether XNNPACK uses what is free before the first tensor in its workspace: ExecuTorch 1.4 brings an older one,
+    #: which does not.
     fills_front: bool = True
     #: Whether ExecuTorch lowers the graph, which becomes another on the way (executorch_memory).
     lowered: bool = False
@@ -58,8 +57,8 @@ class Setup:
 
 BUILT_IN = Setup(False, False, 1070, 0, 250_000)
 INTERPRETER = Setup(True, False, 1070, 1420, 250_000)
-EXECUTORCH = replace(INTERPRETER, padding=0, fills_front=False, lowered=True)
-COMPILED = Setup(True, True, 1000, 1310, 175_000, loading_node_bytes=2640, loading_fixed_bytes=290_000)
+EXECUTORCH = replace(INTERPRETER, fills_front=False, lowered=True)
+COMPILED = Setup(True, True, 1000, 1362, 131_000, loading_node_bytes=2640, loading_fixed_bytes=290_000)
 #: TFLite Micro; what it keeps for operators follows from more than their number, and is measured.
 MICRO = Setup(False, False, 0, 0, 0, alignment=16, in_place=(), holds_inputs=False, unfolds=False, places=True)
 
@@ -81,12 +80,19 @@ class Forecast:
     loading: int
     operators: int
     blocked_by: str
+    #: What of the workspace is in use at once: no order of tensors makes it smaller.
+    alive: int = 0
 
     @property
     def growth(self) -> int:
         """All of it: what an inference adds to the process, without weights."""
         running = max(self.arena + self.workspace, self.growing) + self.kept + self.runtime
         return max(running, self.loading)
+
+    @property
+    def bound(self) -> int:
+        """The least that ``growth`` becomes by the order of tensors."""
+        return max(self.growth - self.workspace + self.alive, self.loading)
 
 
 def forecast(graph: EmittedGraph, setup: Setup) -> Forecast:
@@ -95,9 +101,7 @@ def forecast(graph: EmittedGraph, setup: Setup) -> Forecast:
         graph = lowered(graph)
     memory, parts, _ = _memory_graph(graph, setup)
     arena = liveness(_by_part(memory, parts), lambda tensor: tensor.area == "arena")
-    inside = liveness(memory, lambda tensor: tensor.area == "workspace", scratch=False)
-    blocks = [replace(block, bytes=block.bytes + setup.padding) for block in inside.blocks if block.bytes]
-    blocks += [Block(op.scratch, i, i) for i, op in enumerate(memory.operators) if op.scratch and op.delegate]
+    blocks = _workspace_blocks(memory)
     delegated = sum(op.delegate is not None for op in memory.operators)
     count = len(memory.operators)
     workspace, growing = _workspaces(blocks, parts, setup.fills_front)
@@ -110,6 +114,7 @@ def forecast(graph: EmittedGraph, setup: Setup) -> Forecast:
         loading=setup.loading_fixed_bytes + setup.loading_node_bytes * count,
         operators=count,
         blocked_by=_blocking(graph, memory, parts, arena, blocks),
+        alive=max(live_bytes(blocks, count), default=0),
     )
 
 
@@ -122,6 +127,20 @@ def arrangement(graph: EmittedGraph) -> tuple[int, dict[EmittedTensor, int]]:
     return best.bytes, {tensor: places[i] for tensor, i in index.items() if i in places}
 
 
+def workspace_blocks(graph: EmittedGraph, setup: Setup) -> tuple[list[Block], list[EmittedTensor | None]]:
+    """What XNNPACK places in its workspace for ``graph``, and whose it is: None for scratch."""
+    memory, _, index = _memory_graph(graph, setup)
+    owner = {number: tensor for tensor, number in index.items()}
+    blocks = _workspace_blocks(memory)
+    return blocks, [owner.get(block.tensor) for block in blocks]
+
+
+def _workspace_blocks(memory: MemoryGraph) -> list[Block]:
+    inside = liveness(memory, lambda tensor: tensor.area == "workspace", scratch=False)
+    blocks = [block for block in inside.blocks if block.bytes]
+    return blocks + [Block(op.scratch, i, i) for i, op in enumerate(memory.operators) if op.scratch and op.delegate]
+
+
 def _workspaces(blocks: Sequence[Block], parts: Sequence[int], fills_front: bool) -> tuple[int, int]:
     """The workspace that all delegate calls share, and the most of two while one call needs more than those before."""
     by_part: dict[int, list[Block]] = {}
@@ -129,7 +148,7 @@ def _workspaces(blocks: Sequence[Block], parts: Sequence[int], fills_front: bool
         by_part.setdefault(parts[block.first], []).append(block)
     size = growing = 0
     for part in sorted(by_part):
-        needed = greedy_by_size(by_part[part], before_first=fills_front)
+        needed = xnnpack.workspace(by_part[part], fills_front).bytes
         if needed > size:
             size, growing = needed, max(growing, size + needed)
     return size, growing
@@ -193,7 +212,7 @@ def _memory_graph(graph: EmittedGraph, setup: Setup) -> tuple[MemoryGraph, list[
     memory = builder.build(holds_inputs=setup.holds_inputs)
     # Inside a delegate XNNPACK decides, outside LiteRT.
     if setup.delegate:
-        return xnnpack.in_place(xnnpack.fuse_tables(memory)), parts, index
+        return xnnpack.optimized(memory), parts, index
     return with_in_place(memory, (), setup.in_place), parts, index
 
 
@@ -231,7 +250,8 @@ def _scratch(op: Emitted, setup: Setup, delegated: bool) -> int:
     if op.code == "BATCH_MATMUL" and op.inputs[1] is not None and not op.inputs[1].constant:
         factor = op.inputs[1]
         element = factor.nbytes // prod(factor.shape)
-        return xnnpack.packing_scratch(factor.shape, element) if delegated else factor.nbytes
+        turned = bool(op.options.get("adjY"))
+        return xnnpack.packing_scratch(factor.shape, element, turned) if delegated else factor.nbytes
     if op.code == "CONV_2D" and setup.unfolds and not delegated and op.inputs[1] is not None:
         weight = op.inputs[1].shape
         if weight[1:3] != (1, 1):

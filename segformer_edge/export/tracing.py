@@ -31,4 +31,9 @@ def trace_maps(network: EdgeSegFormer, size: tuple[int, int]) -> ExportedProgram
 def record_channels_last(network: EdgeSegFormer, size: tuple[int, int]) -> Recording:
     """For the image ``(1, H, W, 3)``, which ``network`` takes from now on. It is put into ``Mode.EXPORT``."""
     set_mode(network, Mode.EXPORT)
-    return record(network.take_channels_last(), torch.empty(1, *size, 3, device="meta"), "image")
+    return record_image(network.take_channels_last(), size)
+
+
+def record_image(network: EdgeSegFormer, size: tuple[int, int]) -> Recording:
+    """The same for a network that is in ``Mode.EXPORT`` and takes its image so already."""
+    return record(network, torch.empty(1, *size, 3, device="meta"), "image")

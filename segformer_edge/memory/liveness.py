@@ -126,10 +126,10 @@ def arrange_by_size(blocks: Sequence[Block], alignment: int = 64, *, before_firs
     first of them stays free.
     """
     order = sorted(range(len(blocks)), key=lambda i: (-blocks[i].bytes, blocks[i].first))
-    return _arrange(blocks, order, alignment, before_first)
+    return arrange(blocks, order, alignment, before_first)
 
 
-def _arrange(blocks: Sequence[Block], order: Sequence[int], alignment: int, before_first: bool) -> Arrangement:
+def arrange(blocks: Sequence[Block], order: Sequence[int], alignment: int, before_first: bool) -> Arrangement:
     """Each block in ``order`` into the smallest gap that holds it, else behind the others."""
     count = len(blocks)
     offsets = [0] * count

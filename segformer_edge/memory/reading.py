@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from segformer_edge.memory.graph import MemoryGraph, Tensor
-from segformer_edge.memory.liveness import Block, Liveness, greedy_by_size, liveness
+from segformer_edge.memory.liveness import Block, Liveness, liveness
+from segformer_edge.memory.xnnpack import workspace
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Reading:
         blocks = list(liveness(self.graph, in_area("workspace"), scratch=False).blocks)
         steps = enumerate(self.graph.operators)
         blocks += [Block(op.scratch, i, i) for i, op in steps if op.scratch and op.delegate is not None]
-        return greedy_by_size(blocks, before_first=self.fills_front)
+        return workspace(blocks, self.fills_front).bytes
 
 
 def in_area(area: str) -> Callable[[Tensor], bool]:

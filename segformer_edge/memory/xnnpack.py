@@ -13,6 +13,7 @@ from math import prod
 from segformer_edge.errors import ArtifactError
 from segformer_edge.memory.flatbuffer import Buffer, Table, root_table, unpack
 from segformer_edge.memory.graph import BITS, MemoryGraph, Operator, with_in_place
+from segformer_edge.memory.liveness import Arrangement, Block, arrange
 
 #: Bytes of a pointer on the CPUs that matter here; 32-bit ones need half.
 POINTER = 8
@@ -38,6 +39,10 @@ FUNCTIONS = (
     "SQUARE", "SQRT", "TANH",
 )  # fmt: skip
 _TABLES = (("int8", "int8"), ("uint8", "uint8"))
+_PADS = ("StaticConstantPad", "PAD")
+_CONVOLUTIONS = ("Conv2d", "DepthwiseConv2d", "CONV_2D", "DEPTHWISE_CONV_2D")
+#: Output pixels that a dense convolution's kernel for AVX-512 takes at a time; others take 4 to 8.
+_TILE_ROWS = 7
 
 _DTYPES = {
     1: "float32", 2: "float16", 3: "int8", 4: "uint8", 5: "int32", 6: "int8", 7: "int32", 8: "int4", 9: "int8",
@@ -134,9 +139,39 @@ def read_blob(data: Buffer) -> XnnGraph:
     )
 
 
-def in_place(graph: MemoryGraph) -> MemoryGraph:
-    """``graph`` with the aliases that XNNPACK makes inside its workspace."""
-    return with_in_place(graph, (), IN_PLACE, single_reader=True)
+def optimized(graph: MemoryGraph) -> MemoryGraph:
+    """``graph`` as XNNPACK's planner meets it: zeros around a map and GELU have become part of other operators, and
+    what can be computed in place is.
+    """
+    return with_in_place(fuse_tables(fuse_pads(graph)), (), IN_PLACE, single_reader=True)
+
+
+def workspace(blocks: Sequence[Block], fills_front: bool, ranks: Sequence[float] | None = None) -> Arrangement:
+    """Where XNNPACK's planner puts ``blocks``: the largest first, of equal ones that of the lowest ``rank``, scratch
+    last. A tensor's rank is its number in the file.
+    """
+    ranks = [block.tensor for block in blocks] if ranks is None else ranks
+    keys = [(-block.bytes, block.tensor < 0, rank) for block, rank in zip(blocks, ranks, strict=True)]
+    return arrange(blocks, sorted(range(len(blocks)), key=keys.__getitem__), 1, fills_front)
+
+
+def _readers(graph: MemoryGraph) -> dict[int, list[Operator]]:
+    readers: dict[int, list[Operator]] = {}
+    for op in graph.operators:
+        for t in op.inputs:
+            readers.setdefault(t, []).append(op)
+    return readers
+
+
+def fuse_pads(graph: MemoryGraph) -> MemoryGraph:
+    """``graph`` without the padded maps that one convolution alone reads: it pads what they are made of."""
+    readers, tensors = _readers(graph), list(graph.tensors)
+    for op in graph.operators:
+        fused = [each.type for each in readers.get(op.outputs[0], ()) if each.delegate is not None]
+        inside = op.delegate is not None and all(tensors[t].area == "workspace" for t in (op.inputs[0], *op.outputs))
+        if op.type in _PADS and inside and len(fused) == 1 and fused[0] in _CONVOLUTIONS:
+            tensors[op.outputs[0]] = replace(tensors[op.outputs[0]], alias_of=op.inputs[0])
+    return replace(graph, tensors=tuple(tensors))
 
 
 def fuse_tables(graph: MemoryGraph) -> MemoryGraph:
@@ -144,11 +179,7 @@ def fuse_tables(graph: MemoryGraph) -> MemoryGraph:
 
     Seen in LiteRT 2.3 and ExecuTorch 1.4: the tensors between keep their names and take no bytes.
     """
-    readers: dict[int, list[Operator]] = {}
-    for op in graph.operators:
-        for t in op.inputs:
-            readers.setdefault(t, []).append(op)
-    tensors = list(graph.tensors)
+    readers, tensors = _readers(graph), list(graph.tensors)
     for op in graph.operators:
         if op.type not in CONVERTING or op.delegate is None:
             continue
@@ -166,7 +197,7 @@ def fuse_tables(graph: MemoryGraph) -> MemoryGraph:
 
 def convolution_indirection(pixels: int, taps: int) -> int:
     """Bytes that a dense convolution with more than one tap keeps: a pointer per output pixel and tap."""
-    return POINTER * pixels * taps if taps > 1 else 0
+    return POINTER * -(-pixels // _TILE_ROWS) * _TILE_ROWS * taps if taps > 1 else 0
 
 
 def depthwise_indirection(height: int, width: int, kernel: tuple[int, int], stride_width: int) -> int:

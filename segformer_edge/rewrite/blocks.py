@@ -12,7 +12,7 @@ from quantization.sites import Mode, QuantConv2d, Site
 from segformer_edge.model.segformer import Block, EfficientSelfAttention, MixFFN, OverlapPatchEmbedding
 from segformer_edge.rewrite import RmsNorm
 from segformer_edge.rewrite.space_to_depth import ImageBlocks
-from segformer_edge.rewrite.tiling import RowBands, Rows, convolve_rows, groups_of, join, output_groups, split
+from segformer_edge.rewrite.tiling import RowBands, Rows, convolve_rows, cut, groups_of, join, output_groups, split
 
 #: Softmax lies in [0, 1]; every runtime's int8 softmax kernel asks for exactly these parameters.
 SOFTMAX_PARAMS = (1.0 / 256.0, -128)
@@ -68,6 +68,7 @@ class Embedding(nn.Module):
 
     def __init__(self, embedding: OverlapPatchEmbedding) -> None:
         super().__init__()
+        self.bands = 1
         norm, affine = embedding.norm
         self.proj = QuantConv2d("patch_embedding", embedding.proj)
         self.norm = Norm(norm, "embedding_norm")
@@ -216,11 +217,19 @@ class EdgeBlock(nn.Module):
         x = self._attended(x)
         parts = []
         for (start, stop), _ in x:
+            rows = self._normed(x, start, stop)
             made = []
             for a, b in split(stop - start, self.ffn.bands):
-                first, last = start + a, start + b
-                branch = self.ffn.rows(lambda a, b: self.norm2(x.rows(a, b)), x.height, first, last)
+                branch = self.ffn.rows(rows, x.height, start + a, start + b)
                 branch = _once(self.branch2, self.ffn.fc2.output, branch)
-                made.append(self.residual2(x.rows(first, last) + branch))
+                made.append(self.residual2(x.rows(start + a, start + b) + branch))
             parts.append(join(made, 2, self.residual2))
         return RowBands(parts, self.residual2)
+
+    def _normed(self, x: RowBands, start: int, stop: int) -> Rows:
+        """Rows of what the Mix-FFN reads for the band [start, stop), whose cuts share what is normalised."""
+        if self.ffn.bands == 1:
+            return lambda a, b: self.norm2(x.rows(a, b))
+        first = max(start - 1, 0)
+        band = self.norm2(x.rows(first, min(stop + 1, x.height)))
+        return lambda a, b: cut(band, a - first, b - first, self.norm2.output)

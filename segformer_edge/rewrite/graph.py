@@ -34,11 +34,18 @@ class EdgeStage(nn.Module):
         self.norm = Norm(stage.norm, "feature")
 
     def forward(self, x: RowBands | ImageBlocks) -> RowBands:
-        ranges = split(self.embedding.height(x), self.bands)
-        stream = RowBands([self.start(self.embedding.rows(x, a, b)) for a, b in ranges], self.start)
+        stream = RowBands(
+            [self._embedded(x, *rows) for rows in split(self.embedding.height(x), self.bands)], self.start
+        )
         for block in self.blocks:
             stream = block(stream)
         return stream.map(self.norm, self.norm.output)
+
+    def _embedded(self, x: RowBands | ImageBlocks, start: int, stop: int) -> Tensor:
+        """Rows [start, stop) of the stream that the blocks begin with."""
+        cuts = split(stop - start, self.embedding.bands)
+        parts = [self.start(self.embedding.rows(x, start + a, start + b)) for a, b in cuts]
+        return join(parts, 2, self.start)
 
 
 class EdgeSegFormer(nn.Module):
@@ -57,6 +64,7 @@ class EdgeSegFormer(nn.Module):
         self.output_form = output
         self.channels_last = False
         self.tiling: Tiling | None = None
+        self.join_logits = False
         self.image = Site("image")
         self.stages = nn.ModuleList(EdgeStage(stage) for stage in folded.stages)
         self.decode_head = Head(folded.decode_head)
@@ -65,13 +73,14 @@ class EdgeSegFormer(nn.Module):
     def tile(self, tiling: Tiling) -> EdgeSegFormer:
         """Compute by ``tiling`` from now on; call it once, after encodings are set."""
         self.tiling = tiling
-        parts = zip(self.stages, tiling.bands, tiling.queries, tiling.hidden, tiling.ffn, strict=True)
-        for stage, bands, queries, hidden, ffn in parts:
-            stage.bands = bands
+        parts = zip(self.stages, tiling.bands, tiling.queries, tiling.hidden, tiling.ffn, tiling.embedding, strict=True)
+        for stage, bands, queries, hidden, ffn, embedding in parts:
+            stage.bands, stage.embedding.bands = bands, embedding
             for block in stage.blocks:
                 block.queries, block.recompute_norm = queries, tiling.recompute_norm
                 block.ffn.tile(hidden, ffn)
         self.decode_head.tile(tiling.head, tiling.head_channels)
+        self.join_logits = tiling.join_logits
         return self
 
     def take_channels_last(self) -> EdgeSegFormer:
@@ -93,8 +102,13 @@ class EdgeSegFormer(nn.Module):
             source = feature = stage(source)
             waiting.append(self.decode_head.waiting(index, feature))
         bands = self.decode_head(waiting)
-        if self.output_form == "labels":
-            bands = (logits.argmax(dim=1).to(torch.uint8) for logits in bands)
-        if self.output_form == "labels":
-            return join(list(bands), 1, None)
-        return join(list(bands), 2, self.decode_head.classifier.output)
+        labels = self.output_form == "labels"
+        if labels and not self.join_logits:
+            return join([_decided(logits) for logits in bands], 1, None)
+        logits = join(list(bands), 2, self.decode_head.classifier.output)
+        return _decided(logits) if labels else logits
+
+
+def _decided(logits: Tensor) -> Tensor:
+    """Labels ``(B, H, W)``, uint8."""
+    return logits.argmax(dim=1).to(torch.uint8)

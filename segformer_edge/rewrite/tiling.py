@@ -44,9 +44,14 @@ class Tiling:
     recompute_norm: bool = False
     #: Of each stage's bands, how many the Mix-FFN cuts one into.
     ffn: tuple[int, ...] = (1, 1, 1, 1)
+    #: The same for the patch embedding.
+    embedding: tuple[int, ...] = (1, 1, 1, 1)
+    #: Whether the head's bands are joined as logits, and labels made of them at once: fewer operators.
+    join_logits: bool = False
 
     def __post_init__(self) -> None:
-        if min(*self.bands, *self.queries, *self.hidden, *self.ffn, self.head, self.head_channels) < 1:
+        stages = (*self.bands, *self.queries, *self.hidden, *self.ffn, *self.embedding)
+        if min(*stages, self.head, self.head_channels) < 1:
             raise UsageError(f"A tiling has at least one part everywhere; got {self}.")
 
     @classmethod

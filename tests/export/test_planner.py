@@ -12,6 +12,8 @@ from quantization.calibration import calibrate
 from quantization.encodings import apply_encodings, encodings_of
 from quantization.recipe import load_recipe
 from segformer_edge.export import planner as planner_module
+from segformer_edge.export import tiling_search
+from segformer_edge.export.exporter import Plan
 from segformer_edge.export.planner import PIECES, Planner, tiling_for, way_of
 from segformer_edge.export.tflite import TFLiteExporter
 from segformer_edge.memory.measure import measure
@@ -63,7 +65,7 @@ def test_forecast_is_within_a_tenth_of_the_runtime(networks, planners, recipe, p
     planner, way = planners[recipe], planners[recipe].way
     pieces = list(planner.tilings(SIZE))
     tiling = pieces[0][1] if piece is None else tiling_for(CONFIG, SIZE, piece, way, planner.score_bytes)
-    expected = way.bytes(planner.forecast(tiling, SIZE))
+    expected = way.bytes(planner.forecast(tiling, SIZE, packed=True))
     network = copy.deepcopy(networks[recipe]).tile(tiling)
     TFLiteExporter().export(network, SIZE, tmp_path / "model")
     found = measure(tmp_path / "model.tflite", variant="no-delegate" if way.meaning == "arena" else "compiled")
@@ -106,17 +108,46 @@ def test_the_coarsest_tiling_that_fits_is_taken(planners):
 
 
 def test_a_search_around_the_best_piece_finds_what_needs_no_more_and_the_same_each_time(planners, monkeypatch):
-    monkeypatch.setattr(planner_module, "ATTEMPTS", 25)
+    monkeypatch.setattr(tiling_search, "ATTEMPTS", 25)
     planner = planners["lean"]
     needed = [planner.way.bytes(planner.forecast(tiling, SIZE)) for _, tiling in planner.tilings(SIZE)]
     plans = [planner.plan(SIZE, min(needed) * 9 // 10) for _ in range(2)]
     assert plans[0] == plans[1] and plans[0].forecast <= min(needed)
-    assert plans[0].forecast == planner.way.bytes(planner.forecast(plans[0].tiling, SIZE))
+    assert plans[0].forecast == planner.way.bytes(planner.forecast(plans[0].tiling, SIZE, packed=True))
 
 
 def test_a_budget_out_of_reach_is_not_searched_for(planners, monkeypatch):
-    monkeypatch.setattr(Planner, "_refined", lambda *_: pytest.fail("searched"))
+    monkeypatch.setattr(planner_module, "search", lambda *_: pytest.fail("searched"))
     assert not planners["lean"].plan((64, 64), 1 << 16).fits
+
+
+@pytest.mark.parametrize(
+    ("blocked_by", "count"),
+    [
+        ("BATCH_MATMUL in stages.2.blocks.0.attention", ("queries", 2)),
+        ("DEPTHWISE_CONV_2D in stages.1.blocks.1.ffn.depthwise", ("ffn", 1)),
+        ("CONV_2D in stages.0.embedding.proj", ("embedding", 0)),
+        ("QUANTIZE in stages.0.blocks.0.norm1", ("bands", 0)),
+        ("SLICE in the decode head", ("head", None)),
+        ("CONV_2D in decode_head.projections.3", ("head", None)),
+    ],
+)
+def test_a_search_knows_what_cuts_the_operator_that_blocks(blocked_by, count):
+    assert tiling_search.blocking_count(blocked_by) == count
+
+
+def test_a_search_cuts_what_blocks_and_joins_what_does_not():
+    """Here every part costs something, and only blocks of queries in stage 2 lower the peak."""
+
+    def attempt(tiling):
+        parts = sum(sum(getattr(tiling, name)) for name in ("bands", "queries", "ffn", "embedding")) + tiling.head
+        needed = 100_000 // tiling.queries[2] + 500 * parts
+        return Plan(tiling, "growth", needed, False, "BATCH_MATMUL in stages.2.blocks.0.attention")
+
+    first = attempt(Tiling(head=6))
+    best = tiling_search.search(first, attempt, 200)
+    assert best.tiling.queries[2] in range(12, 17) and best.tiling.head == 1
+    assert best == tiling_search.search(first, attempt, 200)
 
 
 def test_what_does_not_fit_names_the_floor_the_operator_and_a_size_that_does(planners):

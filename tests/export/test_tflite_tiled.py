@@ -16,7 +16,7 @@ from quantization.calibration import calibrate
 from quantization.encodings import apply_encodings, encodings_of
 from quantization.recipe import load_recipe
 from quantization.sites import Mode, set_mode
-from segformer_edge.export.tflite import emitted
+from segformer_edge.export.tflite import emitted, ordered
 from segformer_edge.export.tflite_graph import EmittedGraph
 from segformer_edge.export.tflite_write import tflite_bytes
 from segformer_edge.model.config import variant_config
@@ -29,7 +29,7 @@ FOR_XNNPACK = ("lean", "int8_attention")
 RECIPES = (*FOR_XNNPACK, "portable", "full")
 TILED = Tiling(
     (2, 2, 1, 1), queries=(2, 1, 1, 1), hidden=(1, 2, 1, 1), head=2, head_channels=2, recompute_norm=True,
-    ffn=(1, 2, 2, 1),
+    ffn=(1, 2, 2, 1), embedding=(2, 1, 1, 1),
 )  # fmt: skip
 Build = Callable[..., EmittedGraph]
 
@@ -56,7 +56,8 @@ def build() -> Build:
         set_mode(network, Mode.EXPORT)
         network.tile(tiling).take_channels_last()
         with torch.no_grad():
-            return emitted(torch.export.export(network, (torch.zeros(1, *SIZE, 3),)))
+            program = torch.export.export(network, (torch.zeros(1, *SIZE, 3),))
+            return emitted(program) if tiling == Tiling() else ordered(program)
 
     return make
 
@@ -109,10 +110,34 @@ def test_only_heads_are_transposed(build):
     assert Counter(op.code for op in build("lean", Tiling()).operators)["TRANSPOSE"] == 12
 
 
-def test_labels_of_bands_are_joined(build):
-    graph = build("full", TILED, "labels")
+def test_queries_of_a_band_are_transposed_once(build):
+    """XNNPACK's file has the same transposes however many blocks of queries there are; other kernels' file has more."""
+    counts = {
+        recipe: [
+            Counter(op.code for op in build(recipe, Tiling(queries=queries)).operators)["TRANSPOSE"]
+            for queries in ((1, 2, 1, 1), (1, 4, 1, 1))
+        ]
+        for recipe in ("lean", "full")
+    }
+    assert counts["lean"][0] == counts["lean"][1] and counts["full"][0] < counts["full"][1]
+
+
+def test_what_a_norm_squares_has_no_other_reader(build):
+    """So XNNPACK squares and multiplies in place."""
+    operators = build("lean", TILED).operators
+    squared = [op.inputs[0] for op in operators if op.code == "SQUARE"]
+    norms = [op for op in operators if op.code == "RSQRT" and "embedding" not in op.where]  # whose maps are float
+    assert len(squared) == len(norms) > 20
+    readers = Counter(tensor for op in operators for tensor in op.inputs)
+    dequantized = [op.output for op in operators if op.code == "DEQUANTIZE" and op.output in squared]
+    assert dequantized and all(readers[tensor] == 1 for tensor in dequantized)
+
+
+@pytest.mark.parametrize("join_logits", [False, True])
+def test_labels_of_bands_are_joined(build, join_logits):
+    graph = build("full", dataclasses.replace(TILED, join_logits=join_logits), "labels")
     codes = Counter(op.code for op in graph.operators)
-    assert codes["ARG_MAX"] == codes["CAST"] == 2
+    assert codes["ARG_MAX"] == codes["CAST"] == (1 if join_logits else 2)
     labels, _ = run(graph, "BUILTIN_REF")
     logits, _ = run(build("full", Tiling()), "BUILTIN_REF")
     assert labels.dtype == np.uint8 and np.array_equal(labels, logits.argmax(axis=-1))

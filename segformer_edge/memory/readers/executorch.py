@@ -40,7 +40,7 @@ def read_executorch(path: Path) -> Reading:
     if len(plans) > 1:
         names = ", ".join(method.text(0) for method in plans[1:])
         reader.notes.append(f"Only method '{plans[0].text(0)}' is shown, not {names}.")
-    graph = xnnpack.in_place(xnnpack.fuse_tables(reader.builder.build()))
+    graph = xnnpack.optimized(reader.builder.build())
     return Reading(graph, (plan,), "the file", {}, tuple(reader.notes), fills_front=False)
 
 

@@ -71,7 +71,7 @@ def read_tflite(path: Path, *, threads: int = 1, delegate: bool = True, on: str 
     shown = _placed(graph, arenas[chosen], delegated)
     shown, left = _with_scratch(shown, answer[chosen]["tensors"])
     if delegated:
-        shown = xnnpack.in_place(xnnpack.fuse_tables(_in_parts(shown, after)))
+        shown = xnnpack.optimized(_in_parts(shown, after))
     if left:
         notes.append(f"{left} tensors of kernels' scratch belong to operators that are not known.")
     order = "the file, cut into the parts a delegate takes" if delegated else "the file"
