@@ -123,10 +123,10 @@ def test_queries_of_a_band_are_transposed_once(build):
 
 
 def test_what_a_norm_squares_has_no_other_reader(build):
-    """So XNNPACK squares and multiplies in place."""
+    """So XNNPACK squares and multiplies in place. The first embedding's map is float from the start."""
     operators = build("lean", TILED).operators
     squared = [op.inputs[0] for op in operators if op.code == "SQUARE"]
-    norms = [op for op in operators if op.code == "RSQRT" and "embedding" not in op.where]  # whose maps are float
+    norms = [op for op in operators if op.code == "RSQRT" and "stages.0.embedding" not in op.where]
     assert len(squared) == len(norms) > 20
     readers = Counter(tensor for op in operators for tensor in op.inputs)
     dequantized = [op.output for op in operators if op.code == "DEQUANTIZE" and op.output in squared]
