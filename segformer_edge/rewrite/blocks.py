@@ -203,7 +203,8 @@ class EdgeBlock(nn.Module):
             stream = x
 
             def rows(start: int, stop: int) -> Tensor:
-                return self.norm1(stream.rows(start, stop))
+                pieces = [stream.rows(max(a, start), min(b, stop)) for (a, b), _ in stream if a < stop and start < b]
+                return join([self.norm1(piece) for piece in pieces], 2, self.norm1.output)
         else:
             rows = x.map(self.norm1, self.norm1.output).rows
         # Every band of the reduction packs its weights anew; a normalised map that is kept anyway needs few.
@@ -225,6 +226,28 @@ class EdgeBlock(nn.Module):
                 made.append(self.residual2(x.rows(start + a, start + b) + branch))
             parts.append(join(made, 2, self.residual2))
         return RowBands(parts, self.residual2)
+
+    def recomputed(self, x: Rows, height: int, bands: int) -> Rows:
+        """Rows of the output from ``x``, rows of the input, anew for every reader: only the keys and values stay.
+
+        ``bands``: into how many the sequence reduction is cut.
+        """
+        key, value = self.attention.keys_values(lambda a, b: self.norm1(x(a, b)), height, bands)
+
+        def attended(a: int, b: int) -> Tensor:
+            part = x(a, b)
+            branch = self.attention(self.norm1(part), key, value, self.queries)
+            return self.residual1(part + _once(self.branch1, self.attention.proj.output, branch))
+
+        def rows(a: int, b: int) -> Tensor:
+            first = max(a - 1, 0)
+            part = attended(first, min(b + 1, height))
+            normed = self.norm2(part)
+            branch = self.ffn.rows(lambda c, d: cut(normed, c - first, d - first, self.norm2.output), height, a, b)
+            branch = _once(self.branch2, self.ffn.fc2.output, branch)
+            return self.residual2(cut(part, a - first, b - first, self.residual1) + branch)
+
+        return rows
 
     def _normed(self, x: RowBands, start: int, stop: int) -> Rows:
         """Rows of what the Mix-FFN reads for the band [start, stop), whose cuts share what is normalised."""

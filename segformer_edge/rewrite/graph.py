@@ -19,7 +19,7 @@ from segformer_edge.rewrite import rewrite_exactly
 from segformer_edge.rewrite.blocks import EdgeBlock, Embedding, Norm
 from segformer_edge.rewrite.head import Head
 from segformer_edge.rewrite.space_to_depth import ImageBlocks, block_convolution
-from segformer_edge.rewrite.tiling import RowBands, Tiling, join, split
+from segformer_edge.rewrite.tiling import RecomputedRows, RowBands, Tiling, join, split
 
 
 class EdgeStage(nn.Module):
@@ -40,6 +40,17 @@ class EdgeStage(nn.Module):
         for block in self.blocks:
             stream = block(stream)
         return stream.map(self.norm, self.norm.output)
+
+    def recomputed(self, x: RowBands | ImageBlocks) -> RecomputedRows:
+        """The feature map, of which no row is kept."""
+        height = self.embedding.height(x)
+
+        def rows(a: int, b: int) -> Tensor:
+            return self._embedded(x, a, b)
+
+        for block in self.blocks:
+            rows = block.recomputed(rows, height, self.bands)
+        return RecomputedRows(lambda a, b: self.norm(rows(a, b)), height, self.norm.output)
 
     def _embedded(self, x: RowBands | ImageBlocks, start: int, stop: int) -> Tensor:
         """Rows [start, stop) of the stream that the blocks begin with."""
@@ -99,7 +110,8 @@ class EdgeSegFormer(nn.Module):
         source = ImageBlocks(image, self.image) if self.channels_last else RowBands([image], self.image)
         waiting = []
         for index, stage in enumerate(self.stages):
-            source = feature = stage(source)
+            recompute = self.tiling is not None and self.tiling.recompute_first and not index
+            source = feature = stage.recomputed(source) if recompute else stage(source)
             waiting.append(self.decode_head.waiting(index, feature))
         bands = self.decode_head(waiting)
         labels = self.output_form == "labels"

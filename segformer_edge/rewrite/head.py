@@ -71,12 +71,12 @@ class Head(nn.Module):
         site = projection.output if self.fused.active and self.sums[0].active else None
         return upsample_rows(rows, feature.height, height // feature.height, start, stop, site)
 
-    def _fused(self, group: int, features: list[Waiting], start: int, stop: int) -> Tensor:
-        """One group's channels of rows [start, stop), ready for the classifier."""
-        largest = features[0].maps[group]
-        total = groups_of(self.projections[0])[group](largest.rows(start, stop))
+    def _fused(self, group: int, features: list[Waiting], largest: Tensor, start: int, stop: int) -> Tensor:
+        """One group's channels of rows [start, stop), ready for the classifier; ``largest`` are the largest map's."""
+        total = groups_of(self.projections[0])[group](largest)
+        height = features[0].maps[group].height
         for i, waiting in enumerate(features[1:]):
-            total = total + self._upsampled(i + 1, group, waiting, largest.height, start, stop)
+            total = total + self._upsampled(i + 1, group, waiting, height, start, stop)
             if i < len(self.sums):
                 total = self.sums[i](total)
         return self.fused(F.relu(total))
@@ -84,6 +84,8 @@ class Head(nn.Module):
     def forward(self, features: list[Waiting]) -> Iterator[Tensor]:
         """The logits, band by band."""
         groups = range(len(features[0].maps))
+        first = features[0].maps[0]
         for start, stop in _bands(features[0].maps[0].height, features[-1].maps[0].height, self.bands):
-            fused = [self._fused(group, features, start, stop) for group in groups]
+            largest = first.rows(start, stop)  # once for all groups: it may be made anew
+            fused = [self._fused(group, features, largest, start, stop) for group in groups]
             yield self.classifier(join(fused, 1, self.fused))

@@ -48,6 +48,8 @@ class Tiling:
     embedding: tuple[int, ...] = (1, 1, 1, 1)
     #: Whether the head's bands are joined as logits, and labels made of them at once: fewer operators.
     join_logits: bool = False
+    #: Whether the first stage's rows are made anew for every reader: its feature map, half of all, never waits.
+    recompute_first: bool = False
 
     def __post_init__(self) -> None:
         stages = (*self.bands, *self.queries, *self.hidden, *self.ffn, *self.embedding)
@@ -65,6 +67,15 @@ def split(rows: int, bands: int) -> list[tuple[int, int]]:
     """At most ``bands`` ranges [start, stop) that cover ``rows``, of one height but for a smaller last one."""
     height = -(-rows // min(bands, rows))
     return [(start, min(start + height, rows)) for start in range(0, rows, height)]
+
+
+class RecomputedRows:
+    """A map of ``height`` rows that is never whole: ``rows`` makes what is asked for anew. Takes the place of RowBands
+    where a map is read by rows alone.
+    """
+
+    def __init__(self, rows: Rows, height: int, site: Site) -> None:
+        self.rows, self.height, self.site = rows, height, site
 
 
 class RowBands:
