@@ -101,7 +101,7 @@ RANDOM = Setting("random", "512x512, 150 classes", (512, 512))
 CAMVID = Setting("camvid", "384x512, CamVid", (384, 512))
 
 PLAIN = Kind(
-    "tflite-plain", "`.tflite` without delegate, arena", "litert_int8", "tflite", "full", "arena", "no-delegate",
+    "tflite-plain", "`.tflite` without delegate, arena", "litert_int8", "tflite", "npu", "arena", "no-delegate",
     "no-delegate", timed=False,
 )  # fmt: skip
 XNNPACK = Kind(

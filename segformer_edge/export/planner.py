@@ -32,6 +32,9 @@ PATIENCE = 2
 REACH = 0.8
 _FEWEST_ROWS = 2
 _BYTES = {"int8": 1, "int16": 2}
+#: Where the first stage is made anew for every reader: rows of a band, and elements of a block's scores, by stage.
+_FEW_ROWS = (8, 4, 2, 2)
+_FEW_SCORES = (48 << 10, 32 << 10, 28 << 10, 16 << 10)
 #: Role of what softmax gives.
 _PROBABILITIES = "attention_probabilities"
 #: What stays in integers in a ``.pte``, where XNNPACK resizes and multiplies activations in float and ExecuTorch takes
@@ -119,10 +122,29 @@ def tiling_for(config: SegformerConfig, size: tuple[int, int], piece: int, way: 
     )  # fmt: skip
 
 
+def recomputing(config: SegformerConfig, size: tuple[int, int]) -> Tiling:
+    """A fine tiling for ``size`` whose first feature map never waits: for a runtime that holds the image to the end."""
+    heights = [size[0] // 4 >> stage for stage in range(4)]
+    keys = (size[0] // STRIDE) * (size[1] // STRIDE)
+    queries = []
+    for stage, (rows, scores) in enumerate(zip(_FEW_ROWS, _FEW_SCORES, strict=True)):
+        halo = 0 if stage else 4  # two blocks' Mix-FFNs, above and below
+        queries.append(math.ceil((rows + halo) * (size[1] // 4 >> stage) * config.num_heads[stage] * keys / scores))
+    return Tiling(
+        tuple(math.ceil(height / rows) for height, rows in zip(heights, _FEW_ROWS, strict=True)),
+        tuple(queries), (4, 2, 2, 2), head=math.ceil(heights[0] / 2), head_channels=4, recompute_norm=True,
+        embedding=(4, 2, 2, 1), recompute_first=True,
+    )  # fmt: skip
+
+
 def plan_for(target: str, network: EdgeSegFormer, size: tuple[int, int], budget: int) -> Plan | None:
     """The tiling of ``network`` for ``target`` and ``budget`` bytes; None where tiling does not lower its memory."""
     way = way_of(target, network)
     return None if way is None else Planner(network, way).plan(size, budget)
+
+
+def _needed(plan: Plan) -> int:
+    return plan.forecast
 
 
 class Planner:
@@ -173,16 +195,18 @@ class Planner:
             if worse == PATIENCE:
                 break
         assert best is not None
-        if self.way.setup.delegate and budget >= REACH * best.forecast:
+        if self.way.setup.holds_inputs and not self.way.setup.delegate:
+            best = min(best, self._try(recomputing(self.network.config, size), size, budget), key=_needed)
+        elif self.way.setup.delegate and budget >= REACH * best.forecast:
             # A search only slowly takes bands apart again: what is coarser than the best is a start of its own.
             coarser = tried[max(tried.index(best) - 1, 0)]
             for start in (coarser, best):
                 found = self._searched(start, size, budget)
-                best = min(best, found, key=lambda plan: plan.forecast)
+                best = min(best, found, key=_needed)
                 if best.fits:
                     break
-            if best.fits:
-                return best
+        if best.fits:
+            return best
         return replace(best, largest_size=self._largest(size, budget, best_piece))
 
     def _searched(self, start: Plan, size: tuple[int, int], budget: int) -> Plan:

@@ -14,7 +14,7 @@ from quantization.recipe import load_recipe
 from segformer_edge.export import planner as planner_module
 from segformer_edge.export import tiling_search
 from segformer_edge.export.exporter import Plan
-from segformer_edge.export.planner import PIECES, Planner, tiling_for, way_of
+from segformer_edge.export.planner import PIECES, Planner, recomputing, tiling_for, way_of
 from segformer_edge.export.tflite import TFLiteExporter
 from segformer_edge.memory.measure import measure
 from segformer_edge.model.config import variant_config
@@ -157,6 +157,20 @@ def test_what_does_not_fit_names_the_floor_the_operator_and_a_size_that_does(pla
     assert not plan.fits and plan.forecast > budget
     assert " in " in plan.blocked_by
     assert plan.largest_size == (32, 32)
+
+
+def test_beside_an_image_that_stays_the_first_stage_is_made_anew(planners, networks, monkeypatch, tmp_path):
+    """Pieces are left out: at 512x512, where they need more than this, planning them takes minutes."""
+    planner, size = planners["full"], (128, 128)
+    monkeypatch.setattr(Planner, "tilings", lambda *_: iter([(1 << 20, Tiling())]))
+    tiling = recomputing(CONFIG, size)
+    expected = planner.forecast(tiling, size).arena
+    plan = planner.plan(size, expected)
+    assert plan.fits and plan.tiling == tiling and plan.tiling.recompute_first
+    TFLiteExporter().export(copy.deepcopy(networks["full"]).tile(tiling), size, tmp_path / "model")
+    found = measure(tmp_path / "model.tflite", variant="no-delegate").arena_bytes
+    assert found == pytest.approx(expected, rel=0.10)
+    assert found < planner.forecast(Tiling(), size).arena / 4
 
 
 def test_nothing_fits_into_a_kilobyte(planners):

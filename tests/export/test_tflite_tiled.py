@@ -31,6 +31,7 @@ TILED = Tiling(
     (2, 2, 1, 1), queries=(2, 1, 1, 1), hidden=(1, 2, 1, 1), head=2, head_channels=2, recompute_norm=True,
     ffn=(1, 2, 2, 1), embedding=(2, 1, 1, 1),
 )  # fmt: skip
+RECOMPUTED = dataclasses.replace(TILED, recompute_first=True)
 Build = Callable[..., EmittedGraph]
 
 
@@ -75,9 +76,9 @@ def run(graph: EmittedGraph, kernels: str) -> tuple[np.ndarray, int]:
     return interpreter.get_tensor(interpreter.get_output_details()[0]["index"]), calls
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_tiles_have_the_bits_of_the_whole(build, recipe):
-    whole, tiled = build(recipe, Tiling()), build(recipe, TILED)
+@pytest.mark.parametrize(("recipe", "tiling"), [*((recipe, TILED) for recipe in RECIPES), ("full", RECOMPUTED)])
+def test_tiles_have_the_bits_of_the_whole(build, recipe, tiling):
+    whole, tiled = build(recipe, Tiling()), build(recipe, tiling)
     for kernels in ("AUTO", "BUILTIN_REF"):
         (expected, calls), (found, tiled_calls) = run(whole, kernels), run(tiled, kernels)
         assert np.array_equal(found, expected), kernels

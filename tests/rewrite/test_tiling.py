@@ -28,7 +28,17 @@ STAGES = st.tuples(COUNTS, COUNTS, COUNTS, COUNTS)
 GROUPS = st.sampled_from([1, 2, 3, 8])
 HIDDEN = st.tuples(GROUPS, GROUPS, GROUPS, GROUPS)
 TILINGS = st.builds(
-    Tiling, STAGES, STAGES, HIDDEN, COUNTS, GROUPS, st.booleans(), HIDDEN, embedding=STAGES, join_logits=st.booleans()
+    Tiling,
+    STAGES,
+    STAGES,
+    HIDDEN,
+    COUNTS,
+    GROUPS,
+    st.booleans(),
+    HIDDEN,
+    embedding=STAGES,
+    join_logits=st.booleans(),
+    recompute_first=st.booleans(),
 )
 SIDES = st.sampled_from([32, 64, 96, 128])
 
