@@ -137,6 +137,12 @@ def recomputing(config: SegformerConfig, size: tuple[int, int]) -> Tiling:
     )  # fmt: skip
 
 
+def held_bytes(config: SegformerConfig, size: tuple[int, int]) -> int:
+    """Bytes of an int8 image of ``size`` and of the feature maps that wait for the head."""
+    pixels = size[0] // 4 * (size[1] // 4)
+    return 3 * size[0] * size[1] + sum(dim * pixels >> 2 * stage for stage, dim in enumerate(config.embed_dims))
+
+
 def plan_for(target: str, network: EdgeSegFormer, size: tuple[int, int], budget: int) -> Plan | None:
     """The tiling of ``network`` for ``target`` and ``budget`` bytes; None where tiling does not lower its memory."""
     way = way_of(target, network)
@@ -181,8 +187,14 @@ class Planner:
 
     def plan(self, size: tuple[int, int], budget: int) -> Plan:
         """The coarsest tiling within ``budget`` bytes, or the one that needs least and the size that would fit."""
-        best: Plan | None = None
-        best_piece, worse, tried = 0, 0, list[Plan]()
+        anew = None
+        keeps_image = self.way.setup.holds_inputs and not self.way.setup.delegate
+        if keeps_image and budget < held_bytes(self.network.config, size):  # nothing fits that keeps the maps, too
+            anew = self._try(recomputing(self.network.config, size), size, budget)
+            if anew.fits:
+                return anew
+        best = anew
+        best_piece, worse, tried = PIECES[-4], 0, list[Plan]()
         for piece, tiling in self.tilings(size):
             plan = self._try(tiling, size, budget)
             tried.append(plan)
@@ -195,7 +207,7 @@ class Planner:
             if worse == PATIENCE:
                 break
         assert best is not None
-        if self.way.setup.holds_inputs and not self.way.setup.delegate:
+        if keeps_image and anew is None:
             best = min(best, self._try(recomputing(self.network.config, size), size, budget), key=_needed)
         elif self.way.setup.delegate and budget >= REACH * best.forecast:
             # A search only slowly takes bands apart again: what is coarser than the best is a start of its own.
