@@ -38,6 +38,7 @@ PARSED = {
     "ade20k:": "ADE20K is not part of the project, and the training takes days; tests/training/test_loop.py",
     "ethos-u85-256": "a graph of B0 for an NPU takes minutes; tests/ethos_u/test_targets.py",
     "--memory-budget 100000": "tilings of the whole B0 take minutes; tests/export/test_tflm.py",
+    "--memory-budget 1572864": "31,000 operators, five minutes; tests/export/test_planner.py -k anew",
     "out/model_tflm.tflite": "the file of the command before; docs/examples/microcontroller.md is run",
     "out/micro/model_tflm.tflite": "the file of the command before; docs/examples/microcontroller.md is run",
     "b0-ade20k": "fetched from the hub; tests/model/test_hub.py has folders laid out as the hub's",
