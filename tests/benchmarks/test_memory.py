@@ -188,7 +188,7 @@ def test_quantize_is_asked_for_labels_within_the_budget():
 
     source = Source(Path("weights"), Path("images"))
     words = " ".join(command(CASES[0], source, 1572864, Path("out")))
-    assert "--size 512x512 --output labels" in words and "--targets tflite --recipe full" in words
+    assert "--size 512x512 --output labels" in words and "--targets tflite --recipe npu" in words
     assert words.endswith("--memory-budget 1572864")
     assert "--memory-budget" not in command(CASES[0], source, None, Path("out"))
 
