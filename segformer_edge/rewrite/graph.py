@@ -75,7 +75,6 @@ class EdgeSegFormer(nn.Module):
         self.output_form = output
         self.channels_last = False
         self.tiling: Tiling | None = None
-        self.join_logits = False
         self.image = Site("image")
         self.stages = nn.ModuleList(EdgeStage(stage) for stage in folded.stages)
         self.decode_head = Head(folded.decode_head)
@@ -91,7 +90,6 @@ class EdgeSegFormer(nn.Module):
                 block.queries, block.recompute_norm = queries, tiling.recompute_norm
                 block.ffn.tile(hidden, ffn)
         self.decode_head.tile(tiling.head, tiling.head_channels)
-        self.join_logits = tiling.join_logits
         return self
 
     def take_channels_last(self) -> EdgeSegFormer:
@@ -108,14 +106,14 @@ class EdgeSegFormer(nn.Module):
         image = self.image(image)
         source: RowBands | ImageBlocks
         source = ImageBlocks(image, self.image) if self.channels_last else RowBands([image], self.image)
-        waiting = []
+        tiling, waiting = self.tiling or Tiling(), []
         for index, stage in enumerate(self.stages):
-            recompute = self.tiling is not None and self.tiling.recompute_first and not index
+            recompute = tiling.recompute_first and not index
             source = feature = stage.recomputed(source) if recompute else stage(source)
             waiting.append(self.decode_head.waiting(index, feature))
         bands = self.decode_head(waiting)
         labels = self.output_form == "labels"
-        if labels and not self.join_logits:
+        if labels and not tiling.join_logits:
             return join([_decided(logits) for logits in bands], 1, None)
         logits = join(list(bands), 2, self.decode_head.classifier.output)
         return _decided(logits) if labels else logits

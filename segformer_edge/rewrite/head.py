@@ -85,7 +85,7 @@ class Head(nn.Module):
         """The logits, band by band."""
         groups = range(len(features[0].maps))
         first = features[0].maps[0]
-        for start, stop in _bands(features[0].maps[0].height, features[-1].maps[0].height, self.bands):
+        for start, stop in _bands(first.height, features[-1].maps[0].height, self.bands):
             largest = first.rows(start, stop)  # once for all groups: it may be made anew
             fused = [self._fused(group, features, largest, start, stop) for group in groups]
             yield self.classifier(join(fused, 1, self.fused))

@@ -75,7 +75,6 @@ def test_forecast_is_within_a_tenth_of_the_runtime(networks, planners, recipe, p
 
 @pytest.mark.parametrize("piece", [None, 16 * 1024])
 def test_forecast_of_a_pte_is_within_a_tenth_of_the_plan_and_the_workspace(networks, piece, tmp_path):
-    pytest.importorskip("executorch")
     from segformer_edge.export.executorch import ExecuTorchExporter
 
     planner = Planner(networks["lean"], way_of("executorch", networks["lean"]))
