@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +46,12 @@ class ActivationParams:
         if self.symmetric and self.zero_point:
             raise ValueError(f"zero_point must be 0 where the scheme is symmetric; got {self.zero_point}.")
 
+    @property
+    def range(self) -> tuple[float, float]:
+        """The smallest and the largest number that it represents."""
+        low, high = RANGES[self.dtype]
+        return self.scale * (low - self.zero_point), self.scale * (high - self.zero_point)
+
 
 def params_from_range(low: float, high: float, dtype: str, symmetric: bool = False) -> ActivationParams:
     """Parameters that cover ``[low, high]`` and represent 0 exactly, as the integer 0 where ``symmetric``.
@@ -58,6 +65,12 @@ def params_from_range(low: float, high: float, dtype: str, symmetric: bool = Fal
     scale = _float32(max(high - low, MIN_SCALE) / (last - first))
     zero_point = round(first - low / scale)
     return ActivationParams(dtype, scale, int(min(max(zero_point, first), last)))
+
+
+def params_covering(all_params: Sequence[ActivationParams]) -> ActivationParams:
+    """Parameters for tensors that must share them: the smallest range that holds the range of each."""
+    lows, highs = zip(*(each.range for each in all_params), strict=True)
+    return params_from_range(min(lows), max(highs), all_params[0].dtype, all(each.symmetric for each in all_params))
 
 
 def _float32(value: float) -> float:

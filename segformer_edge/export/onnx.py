@@ -27,6 +27,7 @@ from quantization.saturation import avoid_saturation
 from segformer_edge.export.exporter import Exported, float_specs
 from segformer_edge.export.onnx_float import keep_in_float
 from segformer_edge.export.onnx_layout import constants_of, to_channels_last
+from segformer_edge.export.onnx_products import integer_products, sign_second_factors
 from segformer_edge.export.tracing import trace_maps
 from segformer_edge.jsonfile import write_bytes
 from segformer_edge.report.schema import Ops
@@ -85,7 +86,11 @@ def _translations() -> dict[Callable, Callable]:
 
 
 def _to_unsigned(model: ModelProto) -> None:
-    """Shift the zero point of every activation of ``model`` by 128, from int8 to uint8, in place."""
+    """Shift the zero point of ``model``'s activations by 128, from int8 to uint8, in place.
+
+    The second factors of products stay int8.
+    """
+    signed = sign_second_factors(model)
     graph, values = model.graph, constants_of(model)
     shifted: dict[str, str] = {}
 
@@ -97,18 +102,22 @@ def _to_unsigned(model: ModelProto) -> None:
         return shifted[name]
 
     for node in graph.node:
-        if node.op_type in _CONVERSIONS and node.input[0] not in values:
+        weight = node.op_type == "DequantizeLinear" and node.input[0] in values
+        if node.op_type in _CONVERSIONS and not weight and signed.isdisjoint((node.input[0], node.output[0])):
             node.input[2] = unsigned(node.input[2])
 
 
 def strip(model: ModelProto) -> None:
     """Drop what nothing reads, and the exporter's notes (source lines, file paths)."""
     graph = model.graph
-    used = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
-    kept_nodes = [node for node in graph.node if used.intersection(node.output)]
+    used, kept_nodes = {output.name for output in graph.output}, []
+    for node in reversed(graph.node):
+        if used.intersection(node.output):
+            used.update(node.input)
+            kept_nodes.append(node)
     kept_tensors = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.node[:], graph.initializer[:], graph.value_info[:], model.metadata_props[:], graph.metadata_props[:]
-    graph.node.extend(kept_nodes)
+    graph.node.extend(reversed(kept_nodes))
     graph.initializer.extend(kept_tensors)
     for item in (*graph.node, *graph.initializer, *graph.input, *graph.output):
         del item.metadata_props[:]
@@ -160,6 +169,7 @@ class ONNXExporter:
 
     def export(self, network: EdgeSegFormer, size: tuple[int, int], stem: Path) -> Exported:
         avoid_saturation(network)
+        integer_products(network)
         model = build_onnx(network, size)
         keep_in_float(model, outputs=False)
         to_channels_last(model)

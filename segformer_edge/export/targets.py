@@ -30,8 +30,9 @@ class Target:
     widths: tuple[str, ...] = ("int8",)
     #: Whether memory is measured only where a budget asks: under the allocator hook, loading takes half a minute.
     slow_to_measure: bool = False
-    #: Whether blocks that stay in the cache make it faster. OpenVINO fuses attention and adds by itself.
-    cache_blocks: bool = True
+    #: What is cut into blocks that stay in the cache, as ``segformer_edge.rewrite.cache_blocks`` takes it. OpenVINO
+    #: fuses attention and adds by itself.
+    cache_blocks: tuple[str, ...] = ("queries", "head_channels")
     #: The variant of ``segformer_edge.memory.measure.measure`` that our own runtime is.
     measured_as: str = ""
     #: Whether what its own tool says of memory, at export, counts against a budget; else the process is measured.
@@ -70,7 +71,7 @@ TARGETS: dict[str, Target] = {
             "openvino",
             "x86 and Arm CPUs: OpenVINO IR, .xml and .bin",
             slow_to_measure=True,
-            cache_blocks=False,
+            cache_blocks=(),
         ),
         Target(
             "onnx",
@@ -80,6 +81,7 @@ TARGETS: dict[str, Target] = {
             ("torch", "onnx", "onnxscript", "onnxruntime"),
             "onnx",
             "anything that runs onnxruntime: .onnx with QDQ pairs",
+            cache_blocks=("queries", "head_channels", "head_cells"),
         ),
         Target(
             "tflm",
@@ -90,7 +92,7 @@ TARGETS: dict[str, Target] = {
             "tflm",
             "microcontrollers: .tflite for TFLite Micro, integers alone",
             widths=("int8", "int16"),
-            cache_blocks=False,
+            cache_blocks=(),
             records_memory=True,
         ),
         *(
@@ -103,7 +105,7 @@ TARGETS: dict[str, Target] = {
                 "ethos-u",
                 "Arm Ethos-U NPUs: .pte and .tflite, integer only",
                 widths=("int8", "int16"),
-                cache_blocks=False,
+                cache_blocks=(),
                 records_memory=True,
             )
             for name in CONFIGURATIONS

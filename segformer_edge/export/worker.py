@@ -52,8 +52,8 @@ class Job:
     #: Name of the target, and the bytes that it may take; None without a budget.
     target: str = ""
     budget: int | None = None
-    #: Whether to compute by blocks that stay in the cache where no budget asks for a tiling.
-    cache_blocks: bool = False
+    #: What to cut into blocks that stay in the cache where no budget asks for a tiling.
+    cache_blocks: tuple[str, ...] = ()
 
 
 def save_model(model: SegFormer, path: Path) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def run_job(job: Job) -> None:
         if plan is not None:
             network.tile(plan.tiling)
         elif job.cache_blocks:
-            network.tile(cache_blocks(network.config, job.size))
+            network.tile(cache_blocks(network.config, job.size, job.cache_blocks))
         exported = exporter.export(network, job.size, Path(job.stem))
         exported = replace(exported, plan=plan, seconds=time.perf_counter() - start)
     except Exception as error:  # backends raise anything; the report says what

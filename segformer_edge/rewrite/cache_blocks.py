@@ -8,7 +8,11 @@ tiling, its blocks are smaller still.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
+
 from segformer_edge.model.config import SegformerConfig
+from segformer_edge.rewrite.cell_head import LARGEST_CELL
 from segformer_edge.rewrite.tiling import Tiling
 
 #: A block in bytes of float32: about the last-level cache of a core. Measured on B0 at 384x512 (benchmarks/speed.md).
@@ -24,12 +28,23 @@ def _parts(nbytes: int) -> int:
     return parts
 
 
-def cache_blocks(config: SegformerConfig, size: tuple[int, int]) -> Tiling:
-    """Blocks of queries and groups of the head's channels for an input of ``size`` (height, width)."""
+def cache_blocks(
+    config: SegformerConfig, size: tuple[int, int], parts: Collection[str] = ("queries", "head_channels")
+) -> Tiling:
+    """Blocks of queries and groups of the head's channels, or cells, for an input of ``size`` (height, width).
+
+    ``parts``: fields of the tiling that may be cut.
+    """
     queries, stride = [], 1
     for patch, heads, reduction in zip(config.patch_strides, config.num_heads, config.reduction_sides, strict=True):
         stride *= patch
         tokens = (size[0] // stride) * (size[1] // stride)
-        queries.append(_parts(tokens * (tokens // reduction**2) * heads * _FLOAT))
+        queries.append(_parts(tokens * (tokens // reduction**2) * heads * _FLOAT) if "queries" in parts else 1)
     quarter = (size[0] // config.patch_strides[0]) * (size[1] // config.patch_strides[0])
-    return Tiling(queries=tuple(queries), head_channels=_parts(quarter * config.decoder_dim * _FLOAT))
+    head = _parts(quarter * config.decoder_dim * _FLOAT)
+    in_cells = "head_cells" in parts and math.prod(config.patch_strides[1:]) <= LARGEST_CELL
+    return Tiling(
+        queries=tuple(queries),
+        head_channels=head if "head_channels" in parts else 1,
+        head_cells=head if in_cells else 0,
+    )

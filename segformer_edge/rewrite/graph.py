@@ -8,15 +8,19 @@ it what is alive at the same time.
 
 from __future__ import annotations
 
+import operator
+from itertools import accumulate
+
 import torch
 from torch import Tensor, nn
 
 from quantization.sites import Site
 from segformer_edge.errors import UsageError
-from segformer_edge.model.config import STRIDE
+from segformer_edge.model.config import STRIDE, SegformerConfig
 from segformer_edge.model.segformer import SegFormer, Stage
 from segformer_edge.rewrite import rewrite_exactly
 from segformer_edge.rewrite.blocks import EdgeBlock, Embedding, Norm
+from segformer_edge.rewrite.cell_head import CellHead
 from segformer_edge.rewrite.head import Head
 from segformer_edge.rewrite.space_to_depth import ImageBlocks, block_convolution
 from segformer_edge.rewrite.tiling import RecomputedRows, RowBands, Tiling, join, split
@@ -77,7 +81,7 @@ class EdgeSegFormer(nn.Module):
         self.tiling: Tiling | None = None
         self.image = Site("image")
         self.stages = nn.ModuleList(EdgeStage(stage) for stage in folded.stages)
-        self.decode_head = Head(folded.decode_head)
+        self.decode_head: Head | CellHead = Head(folded.decode_head)
         self.eval()
 
     def tile(self, tiling: Tiling) -> EdgeSegFormer:
@@ -89,7 +93,10 @@ class EdgeSegFormer(nn.Module):
             for block in stage.blocks:
                 block.queries, block.recompute_norm = queries, tiling.recompute_norm
                 block.ffn.tile(hidden, ffn)
-        self.decode_head.tile(tiling.head, tiling.head_channels)
+        if tiling.head_cells and self.decode_head.adds_in_float:
+            self.decode_head = CellHead(self.decode_head, tiling.head_cells, _scales(self.config))
+        else:
+            self.decode_head.tile(tiling.head, tiling.head_channels)
         return self
 
     def take_channels_last(self) -> EdgeSegFormer:
@@ -117,6 +124,11 @@ class EdgeSegFormer(nn.Module):
             return join([_decided(logits) for logits in bands], 1, None)
         logits = join(list(bands), 2, self.decode_head.classifier.output)
         return _decided(logits) if labels else logits
+
+
+def _scales(config: SegformerConfig) -> tuple[int, ...]:
+    """What each feature map but the first is smaller by than the first."""
+    return tuple(accumulate(config.patch_strides[1:], operator.mul))
 
 
 def _decided(logits: Tensor) -> Tensor:

@@ -48,6 +48,11 @@ class Head(nn.Module):
         self.fused = Site("head_fused")
         self.classifier = QuantConv2d("classifier", head.classifier)
 
+    @property
+    def adds_in_float(self) -> bool:
+        """Whether what is upsampled and added is not rounded on the way."""
+        return not any(site.active for site in self.sums)
+
     def tile(self, bands: int, groups: int) -> None:
         """Cut the rows and the channels."""
         self.bands = bands

@@ -41,6 +41,8 @@ class Tiling:
     head: int = 1
     #: Groups of the head's channels, up to where they meet in the classifier.
     head_channels: int = 1
+    #: Groups of cells of the head where it adds in float (``cell_head``), in place of both; 0 is the head as it is.
+    head_cells: int = 0
     recompute_norm: bool = False
     #: Of each stage's bands, how many the Mix-FFN cuts one into.
     ffn: tuple[int, ...] = (1, 1, 1, 1)

@@ -1,0 +1,149 @@
+"""Products of two activations as onnxruntime's fast kernels take them: uint8 times int8, the second factor signed.
+
+With both factors uint8 the kernels multiply in 16 bits: a product of queries and keys takes 1.8 times as long. Kernels
+without VNNI add two products in 16 bits, so the second factor is clipped to where no two can exceed them: to 7 bits for
+keys, while probabilities, as the weights of an interpolation, add up to 256 at most and leave room for nearly 8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from onnx import ModelProto, NodeProto, helper, numpy_helper
+
+from quantization.params import ActivationParams
+from quantization.saturation import PAIR_LIMIT
+from quantization.sites import Site
+from segformer_edge.export.onnx_layout import constants_of
+from segformer_edge.rewrite.blocks import SOFTMAX_PARAMS, Attention
+from segformer_edge.rewrite.graph import EdgeSegFormer
+
+#: Largest integer of a second factor beside any uint8, and beside those of which two add up to 256 at most.
+_BESIDE_ANY, _BESIDE_SHARES = PAIR_LIMIT // 2, 127
+#: What moves values without computing.
+_VIEWS = ("Concat", "Gather", "Reshape", "Transpose")
+
+
+def _activate(site: Site, params: ActivationParams) -> None:
+    site.dtype, site.params = params.dtype, params
+
+
+def integer_products(network: EdgeSegFormer) -> None:
+    """Let both products of ``network``'s attention take integers where the recipe has keys and values as such.
+
+    Keys are rounded once more, to 7 bits; probabilities have the fixed parameters of an int8 softmax.
+    """
+    for attention in network.modules():
+        if isinstance(attention, Attention):
+            key, value = attention.key.output.params, attention.value.output.params
+            if key is not None and value is not None and key.dtype == value.dtype == "int8":
+                coarse = replace(key, scale=2 * key.scale, zero_point=key.zero_point // 2)
+                _activate(attention.key_operand, coarse)
+                _activate(attention.value_operand, value)
+                _activate(attention.probabilities, ActivationParams("int8", *SOFTMAX_PARAMS))
+
+
+@dataclass
+class _Rewriting:
+    """Of the graph: what makes each tensor, the constants, and the nodes that are written anew."""
+
+    model: ModelProto
+    makers: dict[str, NodeProto]
+    constants: dict[str, np.ndarray]
+    nodes: list[NodeProto] = field(default_factory=list)
+    #: Second factors as integers, by the name of the tensor that was rounded.
+    integers: dict[str, str] = field(default_factory=dict)
+    #: Names of tensors that hold int8.
+    signed: set[str] = field(default_factory=set)
+
+    def pair(self, name: str) -> tuple[NodeProto, NodeProto] | None:
+        """The QuantizeLinear and the DequantizeLinear that ``name`` comes out of."""
+        read = self.makers.get(name)
+        quantize = self.makers.get(read.input[0]) if read is not None else None
+        if read is None or quantize is None:
+            return None
+        kinds = (quantize.op_type, read.op_type)
+        return (quantize, read) if kinds == ("QuantizeLinear", "DequantizeLinear") else None
+
+    def constant(self, name: str, value: np.ndarray) -> str:
+        self.model.graph.initializer.append(numpy_helper.from_array(value, name))
+        return name
+
+    def add(self, kind: str, inputs: Sequence[str], output: str) -> str:
+        self.nodes.append(helper.make_node(kind, inputs, [output], name=output))
+        return output
+
+    def shares(self, name: str) -> bool:
+        """Whether the first factor ``name`` holds probabilities or the weights of an interpolation."""
+        found = self.pair(name)
+        if found is None:
+            return False
+        source = found[0].input[0]
+        return source in self.constants or self.makers[source].op_type == "Softmax"
+
+    def as_integers(self, name: str, params: Sequence[str], limit: int) -> str:
+        """``name`` rounded to ``params`` as early as possible: what only moves values moves integers.
+
+        onnxruntime turns an int8 pair whose operators are neighbours to uint8; these are none.
+        """
+        if name in self.integers:
+            return self.integers[name]
+        maker, made = self.makers.get(name), f"{name}_s8"
+        if maker is not None and maker.op_type in _VIEWS:
+            moved = NodeProto()
+            moved.CopyFrom(maker)
+            count = len(maker.input) if maker.op_type == "Concat" else 1
+            moved.input[:] = [self.as_integers(each, params, limit) for each in maker.input[:count]] + list(
+                maker.input[count:]
+            )
+            moved.output[0], moved.name = made, made
+            self.nodes.append(moved)
+        else:
+            scale, zero_point = (self.constants[each].astype(np.float32) for each in params)
+            bounds = [
+                self.constant(f"{made}_{side}", np.asarray((np.float32(integer) - zero_point) * scale, np.float32))
+                for side, integer in (("low", -limit), ("high", limit))
+            ]
+            self.add("QuantizeLinear", [self.add("Clip", [name, *bounds], f"{made}_clipped"), *params], made)
+        self.integers[name] = made
+        self.signed.add(made)
+        return made
+
+    def fold(self, node: NodeProto) -> None:
+        """Store the constant first factor of ``node`` as uint8: onnxruntime would fold its pair to float."""
+        found = self.pair(node.input[0])
+        if found is None or found[0].input[0] not in self.constants:
+            return
+        scale, zero_point = (self.constants[name] for name in found[0].input[1:3])
+        unsigned = zero_point.astype(np.int16) + 128
+        integers = np.rint(self.constants[found[0].input[0]] / scale) + unsigned
+        name = f"{node.output[0]}_first"
+        inputs = [
+            self.constant(f"{name}_u8", integers.clip(0, 255).astype(np.uint8)),
+            found[0].input[1],
+            self.constant(f"{name}_zero", unsigned.astype(np.uint8)),
+        ]
+        node.input[0] = self.add("DequantizeLinear", inputs, name)
+
+
+def sign_second_factors(model: ModelProto) -> frozenset[str]:
+    """Write the second factors of ``model``'s integer products as clipped int8, in place.
+
+    Returns the names of the tensors that hold int8; the zero points of all others may be shifted to uint8.
+    """
+    work = _Rewriting(model, {output: node for node in model.graph.node for output in node.output}, constants_of(model))
+    for node in model.graph.node:
+        found = work.pair(node.input[1]) if node.op_type == "MatMul" else None
+        if found is not None:
+            quantize, read = found
+            limit = _BESIDE_SHARES if work.shares(node.input[0]) else _BESIDE_ANY
+            integers = work.as_integers(quantize.input[0], quantize.input[1:3], limit)
+            node.input[1] = work.add("DequantizeLinear", [integers, *read.input[1:]], f"{node.output[0]}_second")
+            work.fold(node)
+        work.nodes.append(node)
+    nodes = list(work.nodes)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return frozenset(work.signed)
