@@ -53,8 +53,8 @@ class _Rewriting:
     makers: dict[str, NodeProto]
     constants: dict[str, np.ndarray]
     nodes: list[NodeProto] = field(default_factory=list)
-    #: Second factors as integers, by the name of the tensor that was rounded.
-    integers: dict[str, str] = field(default_factory=dict)
+    #: Second factors as integers, by what was rounded and how.
+    integers: dict[tuple[str, ...], str] = field(default_factory=dict)
     #: Names of tensors that hold int8.
     signed: set[str] = field(default_factory=set)
 
@@ -81,23 +81,23 @@ class _Rewriting:
         if found is None:
             return False
         source = found[0].input[0]
-        return source in self.constants or self.makers[source].op_type == "Softmax"
+        maker = self.makers.get(source)
+        return source in self.constants or (maker is not None and maker.op_type == "Softmax")
 
     def as_integers(self, name: str, params: Sequence[str], limit: int) -> str:
         """``name`` rounded to ``params`` as early as possible: what only moves values moves integers.
 
         onnxruntime turns an int8 pair whose operators are neighbours to uint8; these are none.
         """
-        if name in self.integers:
-            return self.integers[name]
-        maker, made = self.makers.get(name), f"{name}_s8"
+        key = (name, *params, str(limit))
+        if key in self.integers:
+            return self.integers[key]
+        maker, made = self.makers.get(name), f"{name}_s8_{len(self.integers)}"
         if maker is not None and maker.op_type in _VIEWS:
+            count = len(maker.input) if maker.op_type == "Concat" else 1
             moved = NodeProto()
             moved.CopyFrom(maker)
-            count = len(maker.input) if maker.op_type == "Concat" else 1
-            moved.input[:] = [self.as_integers(each, params, limit) for each in maker.input[:count]] + list(
-                maker.input[count:]
-            )
+            moved.input[:count] = [self.as_integers(each, params, limit) for each in maker.input[:count]]
             moved.output[0], moved.name = made, made
             self.nodes.append(moved)
         else:
@@ -107,7 +107,7 @@ class _Rewriting:
                 for side, integer in (("low", -limit), ("high", limit))
             ]
             self.add("QuantizeLinear", [self.add("Clip", [name, *bounds], f"{made}_clipped"), *params], made)
-        self.integers[name] = made
+        self.integers[key] = made
         self.signed.add(made)
         return made
 

@@ -41,8 +41,6 @@ class Tiling:
     head: int = 1
     #: Groups of the head's channels, up to where they meet in the classifier.
     head_channels: int = 1
-    #: Groups of cells of the head where it adds in float (``cell_head``), in place of both; 0 is the head as it is.
-    head_cells: int = 0
     recompute_norm: bool = False
     #: Of each stage's bands, how many the Mix-FFN cuts one into.
     ffn: tuple[int, ...] = (1, 1, 1, 1)
@@ -52,6 +50,9 @@ class Tiling:
     join_logits: bool = False
     #: Whether the first stage's rows are made anew for every reader: its feature map, half of all, never waits.
     recompute_first: bool = False
+    #: Groups of cells of the head where it adds in float, in place of its bands and groups of channels; 0 for no cells.
+    #: The one count that is not exact where projections are integer: those of the smaller maps get one range.
+    head_cells: int = 0
 
     def __post_init__(self) -> None:
         stages = (*self.bands, *self.queries, *self.hidden, *self.ffn, *self.embedding)

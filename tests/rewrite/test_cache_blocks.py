@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +14,7 @@ from segformer_edge.model.segformer import SegFormer
 from segformer_edge.rewrite import cache_blocks as module
 from segformer_edge.rewrite.cache_blocks import BLOCK_BYTES, cache_blocks
 from segformer_edge.rewrite.graph import EdgeSegFormer
+from segformer_edge.rewrite.tiling import Tiling
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -33,6 +36,17 @@ def test_blocks_stay_within_the_cache_and_are_no_smaller_than_they_must(variant,
 def test_small_inputs_are_not_cut():
     tiling = cache_blocks(variant_config("b0", 19), (128, 128))
     assert set(tiling.queries) == {1} and tiling.head_channels == 1
+
+
+def test_what_is_cut_is_asked_for():
+    config, size = variant_config("b0", 19), (512, 512)
+    everything = cache_blocks(config, size, ("queries", "head_channels", "head_cells"))
+    assert everything.head_cells == everything.head_channels > 1 and max(everything.queries) > 1
+    assert cache_blocks(config, size).head_cells == 0
+    assert cache_blocks(config, size, ("head_cells",)) == Tiling(head_cells=everything.head_cells)
+    assert cache_blocks(config, size, ()) == Tiling()
+    coarse = dataclasses.replace(config, patch_strides=(4, 2, 2, 4))  # weights of 1/1024 are not int8
+    assert cache_blocks(coarse, size, ("head_cells",)).head_cells == 0
 
 
 @pytest.mark.parametrize("limit", [1 << 10, 1 << 12])
