@@ -86,11 +86,7 @@ def _translations() -> dict[Callable, Callable]:
 
 
 def _to_unsigned(model: ModelProto) -> None:
-    """Shift the zero point of ``model``'s activations by 128, from int8 to uint8, in place.
-
-    The second factors of products stay int8.
-    """
-    signed = sign_second_factors(model)
+    """Shift the zero point of every activation of ``model`` by 128, from int8 to uint8, in place."""
     graph, values = model.graph, constants_of(model)
     shifted: dict[str, str] = {}
 
@@ -103,7 +99,7 @@ def _to_unsigned(model: ModelProto) -> None:
 
     for node in graph.node:
         weight = node.op_type == "DequantizeLinear" and node.input[0] in values
-        if node.op_type in _CONVERSIONS and not weight and signed.isdisjoint((node.input[0], node.output[0])):
+        if node.op_type in _CONVERSIONS and not weight:
             node.input[2] = unsigned(node.input[2])
 
 
@@ -171,6 +167,7 @@ class ONNXExporter:
         avoid_saturation(network)
         integer_products(network)
         model = build_onnx(network, size)
+        sign_second_factors(model)
         keep_in_float(model, outputs=False)
         to_channels_last(model)
         strip(model)

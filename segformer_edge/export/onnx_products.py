@@ -47,7 +47,7 @@ def integer_products(network: EdgeSegFormer) -> None:
 
 @dataclass
 class _Rewriting:
-    """Of the graph: what makes each tensor, the constants, and the nodes that are written anew."""
+    """The graph: what makes each tensor, the constants, and the nodes as they are written anew."""
 
     model: ModelProto
     makers: dict[str, NodeProto]
@@ -55,8 +55,6 @@ class _Rewriting:
     nodes: list[NodeProto] = field(default_factory=list)
     #: Second factors as integers, by what was rounded and how.
     integers: dict[tuple[str, ...], str] = field(default_factory=dict)
-    #: Names of tensors that hold int8.
-    signed: set[str] = field(default_factory=set)
 
     def pair(self, name: str) -> tuple[NodeProto, NodeProto] | None:
         """The QuantizeLinear and the DequantizeLinear that ``name`` comes out of."""
@@ -68,8 +66,17 @@ class _Rewriting:
         return (quantize, read) if kinds == ("QuantizeLinear", "DequantizeLinear") else None
 
     def constant(self, name: str, value: np.ndarray) -> str:
-        self.model.graph.initializer.append(numpy_helper.from_array(value, name))
+        """A new constant, or the one of this name."""
+        if name not in self.constants:
+            self.constants[name] = value
+            self.model.graph.initializer.append(numpy_helper.from_array(value, name))
         return name
+
+    def signed(self, params: Sequence[str]) -> tuple[str, str]:
+        """Scale and zero point for int8 where ``params`` are those for uint8."""
+        scale, zero_point = params
+        value = self.constants[zero_point].astype(np.int16) - 128
+        return scale, self.constant(f"{zero_point}_signed", value.astype(np.int8))
 
     def add(self, kind: str, inputs: Sequence[str], output: str) -> str:
         self.nodes.append(helper.make_node(kind, inputs, [output], name=output))
@@ -108,7 +115,6 @@ class _Rewriting:
             ]
             self.add("QuantizeLinear", [self.add("Clip", [name, *bounds], f"{made}_clipped"), *params], made)
         self.integers[key] = made
-        self.signed.add(made)
         return made
 
     def fold(self, node: NodeProto) -> None:
@@ -116,34 +122,25 @@ class _Rewriting:
         found = self.pair(node.input[0])
         if found is None or found[0].input[0] not in self.constants:
             return
-        scale, zero_point = (self.constants[name] for name in found[0].input[1:3])
-        unsigned = zero_point.astype(np.int16) + 128
-        integers = np.rint(self.constants[found[0].input[0]] / scale) + unsigned
-        name = f"{node.output[0]}_first"
-        inputs = [
-            self.constant(f"{name}_u8", integers.clip(0, 255).astype(np.uint8)),
-            found[0].input[1],
-            self.constant(f"{name}_zero", unsigned.astype(np.uint8)),
-        ]
-        node.input[0] = self.add("DequantizeLinear", inputs, name)
+        source, *params = found[0].input
+        scale, zero_point = (self.constants[name] for name in params)
+        integers = (np.rint(self.constants[source] / scale) + zero_point).clip(0, 255).astype(np.uint8)
+        inputs = [self.constant(f"{source}_u8", integers), *params]
+        node.input[0] = self.add("DequantizeLinear", inputs, f"{node.output[0]}_first")
 
 
-def sign_second_factors(model: ModelProto) -> frozenset[str]:
-    """Write the second factors of ``model``'s integer products as clipped int8, in place.
-
-    Returns the names of the tensors that hold int8; the zero points of all others may be shifted to uint8.
-    """
+def sign_second_factors(model: ModelProto) -> None:
+    """Write the second factors of ``model``'s integer products, so far uint8, as clipped int8, in place."""
     work = _Rewriting(model, {output: node for node in model.graph.node for output in node.output}, constants_of(model))
     for node in model.graph.node:
         found = work.pair(node.input[1]) if node.op_type == "MatMul" else None
         if found is not None:
-            quantize, read = found
+            params = work.signed(found[0].input[1:3])
             limit = _BESIDE_SHARES if work.shares(node.input[0]) else _BESIDE_ANY
-            integers = work.as_integers(quantize.input[0], quantize.input[1:3], limit)
-            node.input[1] = work.add("DequantizeLinear", [integers, *read.input[1:]], f"{node.output[0]}_second")
+            integers = work.as_integers(found[0].input[0], params, limit)
+            node.input[1] = work.add("DequantizeLinear", [integers, *params], f"{node.output[0]}_second")
             work.fold(node)
         work.nodes.append(node)
     nodes = list(work.nodes)
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    return frozenset(work.signed)

@@ -18,7 +18,7 @@ KERNELS = ("MatMulIntegerToFloat", "QLinearMatMul")
 GRAPH = """
 <ir_version: 9, opset_import: ["" : 20]>
 graph (float[1, 6, 8] image) => (float[1, 6, 6] output)
-<float s = {0.05}, int8 z = {3}, float ps = {0.00390625}, int8 pz = {-128}, int64[3] rows = {1, 6, 8}>
+<float s = {0.05}, uint8 z = {131}, float ps = {0.00390625}, uint8 pz = {0}, int64[3] rows = {1, 6, 8}>
 {
     q = QuantizeLinear(image, s, z)
     d = DequantizeLinear(q, s, z)
@@ -64,7 +64,7 @@ def test_onnxruntime_multiplies_uint8_by_int8(tiny_run, tmp_path):
 
 def test_the_rewritten_graph_differs_where_it_clips_alone():
     plain, signed = parser.parse_model(GRAPH), parser.parse_model(GRAPH)
-    names = sign_second_factors(signed)
+    sign_second_factors(signed)
     onnx.checker.check_model(signed, full_check=True)
     small = np.random.default_rng(0).uniform(-3.2, 3.0, size=(1, 6, 8)).astype(np.float32)
     one, other = (ReferenceEvaluator(model).run(None, {"image": small})[0] for model in (plain, signed))
@@ -73,7 +73,6 @@ def test_the_rewritten_graph_differs_where_it_clips_alone():
     values = constants_of(signed)
     bounds = [round(float(values[name]) / 0.05) + 3 for name in values if name.endswith(("_low", "_high"))]
     assert bounds == [-64, 64, -127, 127]
-    assert len(names) == 4  # each rounded once, then moved
 
 
 def test_integers_and_their_dequantize_are_no_neighbours():
@@ -98,6 +97,6 @@ def test_two_products_fit_16_bits(limit, pair):
 def test_a_constant_first_factor_is_stored_as_integers(tiny_run):
     model = onnx.load(tiny_run.file("onnx"))
     stored = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
-    tables = [each for name, each in stored.items() if name.endswith("_first_u8")]
+    tables = [each for name, each in stored.items() if name.endswith("_u8") and each.ndim == 2]
     assert tables and all(each.dtype == np.uint8 and each.shape == (64, 61) and each.max() == 225 for each in tables)
     assert all((each.sum(axis=1, dtype=int) == 3 * 256).all() for each in tables)
