@@ -39,8 +39,7 @@ from segformer_edge.progress import Progress, progress_for_terminal
 from segformer_edge.runtime.formats import RUNTIMES
 from segformer_edge.suggestions import did_you_mean
 
-#: Recipe of each of our files.
-RECIPES = {LABELS[2]: "float", LABELS[3]: "mixed"}
+OURS = LABELS[2:]
 
 
 def default_entry(label: str, lane: Lane, setting: Setting, source: Source, folder: Path) -> tuple[Entry, Path]:
@@ -55,11 +54,14 @@ def default_entry(label: str, lane: Lane, setting: Setting, source: Source, fold
 
 def our_entry(label: str, lane: Lane, setting: Setting, source: Source, folder: Path) -> tuple[Entry, Path]:
     """Our file, made with all targets' where it is missing. Raises SegformerEdgeError that says why there is none."""
-    out = folder / f"{setting.name}-{RECIPES[label]}"
+    recipe = "float" if label == LABELS[2] else lane.recipe
+    targets = [each.target for each in LANES.values() if recipe in ("float", each.recipe)]
+    out = folder / f"{setting.name}-{recipe}"
     if not (out / "report.json").exists():
         command = [
             *(sys.executable, "-m", "segformer_edge.quantize", "--weights", str(source.weights), "--out", str(out)),
-            *("--size", setting.size_text, "--calibration", str(source.calibration), "--recipe", RECIPES[label]),
+            *("--size", setting.size_text, "--calibration", str(source.calibration), "--recipe", recipe),
+            *("--targets", ",".join(dict.fromkeys(targets))),
         ]
         done = subprocess.run(command, capture_output=True, text=True)
         if not (out / "report.json").exists():
@@ -80,12 +82,12 @@ def measured(
     files: dict[str, Path] = {}
     for label in LABELS:
         tell.step(f"{lane.title}, {setting.title}: {label}")
-        find, folder = (our_entry, options.ours) if label in RECIPES else (default_entry, options.defaults)
+        find, folder = (our_entry, options.ours) if label in OURS else (default_entry, options.defaults)
         try:
             entries[label], files[label] = find(label, lane, setting, source, folder)
         except SegformerEdgeError as error:
             entries[label] = Entry(label, error=str(error).splitlines()[0])
-    variants = {label: lane.our_variant if label in RECIPES else lane.variant for label in files}
+    variants = {label: lane.our_variant if label in OURS else lane.variant for label in files}
     for threads in options.threads:
         tell.step(f"{lane.title}, {setting.title}: latency, {threads} thread(s)")
         taken = timings(list(files.values()), list(variants.values()), threads, options.seconds)
@@ -98,7 +100,7 @@ def measured(
             miou = (
                 None
                 if dataset is None
-                else score(file, dataset, options.limit, sidecar=label in RECIPES, variant=variants[label])
+                else score(file, dataset, options.limit, sidecar=label in OURS, variant=variants[label])
             )
             entries[label] = replace(entries[label], peak_bytes=peak, miou=miou)
         except SegformerEdgeError as error:

@@ -31,6 +31,8 @@ class Lane:
     #: Setup of the runtime for the defaults' files and for ours, as ``segformer_edge.memory.measure`` takes it.
     variant: str = ""
     our_variant: str = ""
+    #: Precision recipe of our INT8 file.
+    recipe: str = "mixed"
 
 
 LANES: Mapping[str, Lane] = {
@@ -38,6 +40,11 @@ LANES: Mapping[str, Lane] = {
     for lane in (
         Lane(
             "litert", "LiteRT", "litert_float", "litert_int8", "tflite", "default INT8", 5.0, our_variant="compiled"
+        ),
+        # The same runtime and defaults; our INT8 file with attention's products in int8, too.
+        Lane(
+            "litert-int8-attention", "LiteRT, int8_attention", "litert_float", "litert_int8", "tflite", "default INT8",
+            5.0, our_variant="compiled", recipe="int8_attention",
         ),
         Lane(
             "executorch", "ExecuTorch XNNPACK", "executorch_float", "executorch_int8", "executorch", "default INT8",

@@ -56,10 +56,12 @@ def test_what_was_not_measured_is_null_and_said():
 def test_every_lane_s_setups_are_ways_to_run_its_files():
     from speed_cases import LANES
 
+    from quantization.recipe import load_recipe
     from segformer_edge.export.targets import TARGETS
     from segformer_edge.memory.subjects import VARIANTS
 
     for lane in LANES.values():
+        assert load_recipe(lane.recipe).name == lane.recipe
         for variant in filter(None, (lane.variant, lane.our_variant)):
             assert VARIANTS[variant] == TARGETS[lane.target].format
 
