@@ -13,6 +13,7 @@ from ai_edge_litert.interpreter import Interpreter
 from executorch.exir._serialize._program import deserialize_pte_binary
 from onnx import numpy_helper
 
+from quantization.params import ActivationParams, params_covering
 from segformer_edge.runtime.metadata import ArtifactMetadata
 from segformer_edge.runtime.openvino import shared_core
 
@@ -148,11 +149,20 @@ def test_onnx_has_the_scales_of_the_encodings(request, name):
     model, values = load_onnx(run)
     nodes = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
     sites = {name: entry for name, entry in run.encodings["activations"].items() if name != "image"}  # a float there
-    assert bits(values[node.input[1]] for node in nodes if values[node.input[1]].ndim == 0) == bits(
-        np.float32(entry["scale"]) for entry in sites.values()
-    )
-    points = {int(values[node.input[2]]) for node in nodes if values[node.input[2]].ndim == 0}
-    assert points == {entry["zero_point"] + 128 for entry in sites.values()}
+    small = [sites.pop(f"decode_head.projections.{index}.output") for index in (1, 2, 3)]
+    common = params_covering([ActivationParams("int8", entry["scale"], entry["zero_point"]) for entry in small])
+    keys = [entry for name, entry in sites.items() if name.endswith("attention.key.output")]
+    integers = [entry for name, entry in sites.items() if name.endswith("attention.value.output")]
+    unsigned = {(np.float32(entry["scale"]), entry["zero_point"] + 128) for entry in sites.values()}
+    unsigned |= {(np.float32(common.scale), common.zero_point + 128), (np.float32(1 / 256), 0)}  # shares are 1/256
+    signed = {(np.float32(2 * entry["scale"]), entry["zero_point"] // 2) for entry in keys}  # 7 bits
+    signed |= {(np.float32(entry["scale"]), entry["zero_point"]) for entry in integers}
+    signed |= {(np.float32(common.scale), common.zero_point)}
+    for dtype, wanted in ((np.uint8, unsigned), (np.int8, signed)):
+        pairs = [(values[node.input[1]], values[node.input[2]]) for node in nodes if values[node.input[1]].ndim == 0]
+        found = {(np.float32(scale), int(point)) for scale, point in pairs if point.dtype == dtype}
+        assert bits(scale for scale, _ in found) == bits(scale for scale, _ in wanted)
+        assert {point for _, point in found} == {point for _, point in wanted}
 
 
 @pytest.mark.parametrize("name", ["tiny_run", "b1_run"])
