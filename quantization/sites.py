@@ -66,6 +66,10 @@ class Site(nn.Module):
         """Whether the recipe quantizes this site."""
         return self.dtype != "float"
 
+    def fix(self, params: ActivationParams) -> None:
+        """Quantize with ``params``, whatever the recipe says."""
+        self.dtype, self.params = params.dtype, params
+
     def extra_repr(self) -> str:
         return f"role={self.role}, dtype={self.dtype}"
 

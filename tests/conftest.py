@@ -66,12 +66,16 @@ class Run:
         """What the run wrote."""
         return load_encodings(self.out / "encodings.json")
 
-    @cached_property
-    def quantized(self) -> TorchSegmenter:
-        """The quantized reference, made anew from the checkpoint and the encodings file."""
+    def network(self) -> EdgeSegFormer:
+        """The calibrated network, made anew from the checkpoint and the encodings file."""
         network = EdgeSegFormer(load_checkpoint(str(self.weights)).model, self.options.output)
         apply_encodings(network, self.encodings)
-        return TorchSegmenter(network, Preprocessing(self.report.size))
+        return network
+
+    @cached_property
+    def quantized(self) -> TorchSegmenter:
+        """The quantized reference."""
+        return TorchSegmenter(self.network(), Preprocessing(self.report.size))
 
 
 def scale_by_fan_in(model: nn.Module, seed: int = 11) -> None:

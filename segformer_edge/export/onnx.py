@@ -26,7 +26,8 @@ from onnxscript.optimizer import optimize_ir
 from quantization.saturation import avoid_saturation
 from segformer_edge.export.exporter import Exported, float_specs
 from segformer_edge.export.onnx_float import keep_in_float
-from segformer_edge.export.onnx_layout import constants_of, to_channels_last
+from segformer_edge.export.onnx_graph import constants_of
+from segformer_edge.export.onnx_layout import to_channels_last
 from segformer_edge.export.onnx_products import integer_products, sign_second_factors
 from segformer_edge.export.tracing import trace_maps
 from segformer_edge.jsonfile import write_bytes
@@ -160,12 +161,17 @@ def count_operators(path: Path) -> Ops:
     return Ops(total=names.total(), int8=int8, float=names.total() - int8, delegated=None)
 
 
+def adapt(network: EdgeSegFormer) -> None:
+    """Change the parameters of calibrated ``network`` to those that onnxruntime's kernels ask for, in place."""
+    avoid_saturation(network)
+    integer_products(network)
+
+
 class ONNXExporter:
     """Float32 image ``(1, 3, H, W)`` in, float32 logits or uint8 labels out."""
 
     def export(self, network: EdgeSegFormer, size: tuple[int, int], stem: Path) -> Exported:
-        avoid_saturation(network)
-        integer_products(network)
+        adapt(network)
         model = build_onnx(network, size)
         sign_second_factors(model)
         keep_in_float(model, outputs=False)

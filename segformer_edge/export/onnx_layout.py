@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import onnx
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper
+
+from segformer_edge.export.onnx_graph import GraphWriter
 
 FIRST, LAST = "nchw", "nhwc"
 #: Permutations of a map: to channels last, and back.
@@ -38,13 +38,10 @@ class _RmsNorm:
 
 
 @dataclass
-class _Graph:
+class _Graph(GraphWriter):
     """What the rewriting reads of the graph, and what it writes."""
 
-    model: ModelProto
-    constants: dict[str, np.ndarray]
     readers: dict[str, list[NodeProto]]
-    nodes: list[NodeProto] = field(default_factory=list)
     #: Name of each map in each layout in which it exists by now.
     maps: dict[str, dict[str, str]] = field(default_factory=dict)
     #: Dequantized maps, which are made in the layout in which they are read: a convolution and its DequantizeLinear
@@ -58,26 +55,9 @@ class _Graph:
         scale, zero_point = (self.constants[name] for name in node.input[1:3])
         return scale.tobytes(), zero_point.tobytes()
 
-    def constant(self, name: str, value: np.ndarray) -> str:
-        """A new constant, or the one of this name."""
-        if name not in self.constants:
-            self.constants[name] = value
-            self.model.graph.initializer.append(numpy_helper.from_array(value, name))
-        return name
-
-    def add(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        """Append an operator; returns ``output``."""
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
-        return output
-
     def copy(self, node: NodeProto, inputs: Sequence[str], output: str) -> str:
-        """Append ``node`` with other names; returns ``output``."""
-        new = NodeProto()
-        new.CopyFrom(node)
-        new.input[:] = [self.renamed.get(name, name) for name in inputs]
-        new.output[0], new.name = output, output
-        self.nodes.append(new)
-        return output
+        """As ``GraphWriter.copy``, from what took the place of the inputs."""
+        return super().copy(node, [self.renamed.get(name, name) for name in inputs], output)
 
     def is_last(self, name: str) -> bool:
         """Whether the map ``name`` exists in NHWC, or would without a transpose."""
@@ -230,18 +210,6 @@ def _rewrite(graph: _Graph, node: NodeProto) -> None:
             graph.maps |= {name: {FIRST: name} for name in node.output}
 
 
-def constants_of(model: ModelProto) -> dict[str, np.ndarray]:
-    """What ``model`` holds as initializers and as Constant operators, by name."""
-    found = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Constant":
-            attribute = node.attribute[0]
-            is_tensor = attribute.type == onnx.AttributeProto.TENSOR
-            value = numpy_helper.to_array(attribute.t) if is_tensor else helper.get_attribute_value(attribute)
-            found[node.output[0]] = np.asarray(value)
-    return found
-
-
 def to_channels_last(model: ModelProto) -> None:
     """Rewrite ``model``, whose inputs and outputs keep their layout, in place.
 
@@ -253,7 +221,7 @@ def to_channels_last(model: ModelProto) -> None:
     for node in order:
         for name in set(node.input):
             readers[name].append(node)
-    work = _Graph(model, constants_of(model), readers)
+    work = _Graph(model, readers)
     work.nodes = [node for node in graph.node if node.op_type == "Constant"]
     work.maps = {item.name: {FIRST: item.name} for item in graph.input}
     norms = _rms_norms(work, order)
@@ -267,5 +235,4 @@ def to_channels_last(model: ModelProto) -> None:
         made = work.get(item.name, FIRST)
         if made != item.name:
             work.add("Identity", [made], item.name)
-    del graph.node[:]
-    graph.node.extend(work.nodes)
+    work.write()

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto
 
 from quantization.params import ActivationParams
 from quantization.saturation import PAIR_LIMIT
-from quantization.sites import Site
-from segformer_edge.export.onnx_layout import constants_of
+from segformer_edge.export.onnx_graph import GraphWriter
 from segformer_edge.rewrite.blocks import SOFTMAX_PARAMS, Attention
 from segformer_edge.rewrite.graph import EdgeSegFormer
 
@@ -24,10 +23,6 @@ from segformer_edge.rewrite.graph import EdgeSegFormer
 _BESIDE_ANY, _BESIDE_SHARES = PAIR_LIMIT // 2, 127
 #: What moves values without computing.
 _VIEWS = ("Concat", "Gather", "Reshape", "Transpose")
-
-
-def _activate(site: Site, params: ActivationParams) -> None:
-    site.dtype, site.params = params.dtype, params
 
 
 def integer_products(network: EdgeSegFormer) -> None:
@@ -40,37 +35,24 @@ def integer_products(network: EdgeSegFormer) -> None:
             key, value = attention.key.output.params, attention.value.output.params
             if key is not None and value is not None and key.dtype == value.dtype == "int8":
                 coarse = replace(key, scale=2 * key.scale, zero_point=key.zero_point // 2)
-                _activate(attention.key_operand, coarse)
-                _activate(attention.value_operand, value)
-                _activate(attention.probabilities, ActivationParams("int8", *SOFTMAX_PARAMS))
+                attention.key_operand.fix(coarse)
+                attention.value_operand.fix(value)
+                attention.probabilities.fix(ActivationParams("int8", *SOFTMAX_PARAMS))
 
 
 @dataclass
-class _Rewriting:
-    """The graph: what makes each tensor, the constants, and the nodes as they are written anew."""
+class _Graph(GraphWriter):
+    """The graph, and what makes each of its tensors."""
 
-    model: ModelProto
     makers: dict[str, NodeProto]
-    constants: dict[str, np.ndarray]
-    nodes: list[NodeProto] = field(default_factory=list)
     #: Second factors as integers, by what was rounded and how.
     integers: dict[tuple[str, ...], str] = field(default_factory=dict)
 
-    def pair(self, name: str) -> tuple[NodeProto, NodeProto] | None:
-        """The QuantizeLinear and the DequantizeLinear that ``name`` comes out of."""
+    def rounding(self, name: str) -> NodeProto | None:
+        """The QuantizeLinear whose DequantizeLinear makes ``name``."""
         read = self.makers.get(name)
-        quantize = self.makers.get(read.input[0]) if read is not None else None
-        if read is None or quantize is None:
-            return None
-        kinds = (quantize.op_type, read.op_type)
-        return (quantize, read) if kinds == ("QuantizeLinear", "DequantizeLinear") else None
-
-    def constant(self, name: str, value: np.ndarray) -> str:
-        """A new constant, or the one of this name."""
-        if name not in self.constants:
-            self.constants[name] = value
-            self.model.graph.initializer.append(numpy_helper.from_array(value, name))
-        return name
+        quantize = None if read is None or read.op_type != "DequantizeLinear" else self.makers.get(read.input[0])
+        return None if quantize is None or quantize.op_type != "QuantizeLinear" else quantize
 
     def signed(self, params: Sequence[str]) -> tuple[str, str]:
         """Scale and zero point for int8 where ``params`` are those for uint8."""
@@ -78,18 +60,13 @@ class _Rewriting:
         value = self.constants[zero_point].astype(np.int16) - 128
         return scale, self.constant(f"{zero_point}_signed", value.astype(np.int8))
 
-    def add(self, kind: str, inputs: Sequence[str], output: str) -> str:
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=output))
-        return output
-
     def shares(self, name: str) -> bool:
         """Whether the first factor ``name`` holds probabilities or the weights of an interpolation."""
-        found = self.pair(name)
-        if found is None:
+        quantize = self.rounding(name)
+        if quantize is None:
             return False
-        source = found[0].input[0]
-        maker = self.makers.get(source)
-        return source in self.constants or (maker is not None and maker.op_type == "Softmax")
+        maker = self.makers.get(quantize.input[0])
+        return quantize.input[0] in self.constants or (maker is not None and maker.op_type == "Softmax")
 
     def as_integers(self, name: str, params: Sequence[str], limit: int) -> str:
         """``name`` rounded to ``params`` as early as possible: what only moves values moves integers.
@@ -102,27 +79,25 @@ class _Rewriting:
         maker, made = self.makers.get(name), f"{name}_s8_{len(self.integers)}"
         if maker is not None and maker.op_type in _VIEWS:
             count = len(maker.input) if maker.op_type == "Concat" else 1
-            moved = NodeProto()
-            moved.CopyFrom(maker)
-            moved.input[:count] = [self.as_integers(each, params, limit) for each in maker.input[:count]]
-            moved.output[0], moved.name = made, made
-            self.nodes.append(moved)
+            integers = [self.as_integers(each, params, limit) for each in maker.input[:count]]
+            self.copy(maker, [*integers, *maker.input[count:]], made)
         else:
             scale, zero_point = (self.constants[each].astype(np.float32) for each in params)
             bounds = [
                 self.constant(f"{made}_{side}", np.asarray((np.float32(integer) - zero_point) * scale, np.float32))
                 for side, integer in (("low", -limit), ("high", limit))
             ]
-            self.add("QuantizeLinear", [self.add("Clip", [name, *bounds], f"{made}_clipped"), *params], made)
+            clipped = self.add("Clip", [name, *bounds], f"{made}_clipped")
+            self.add("QuantizeLinear", [clipped, *params], made)
         self.integers[key] = made
         return made
 
     def fold(self, node: NodeProto) -> None:
         """Store the constant first factor of ``node`` as uint8: onnxruntime would fold its pair to float."""
-        found = self.pair(node.input[0])
-        if found is None or found[0].input[0] not in self.constants:
+        quantize = self.rounding(node.input[0])
+        if quantize is None or quantize.input[0] not in self.constants:
             return
-        source, *params = found[0].input
+        source, *params = quantize.input
         scale, zero_point = (self.constants[name] for name in params)
         integers = (np.rint(self.constants[source] / scale) + zero_point).clip(0, 255).astype(np.uint8)
         inputs = [self.constant(f"{source}_u8", integers), *params]
@@ -131,16 +106,14 @@ class _Rewriting:
 
 def sign_second_factors(model: ModelProto) -> None:
     """Write the second factors of ``model``'s integer products, so far uint8, as clipped int8, in place."""
-    work = _Rewriting(model, {output: node for node in model.graph.node for output in node.output}, constants_of(model))
+    work = _Graph(model, {output: node for node in model.graph.node for output in node.output})
     for node in model.graph.node:
-        found = work.pair(node.input[1]) if node.op_type == "MatMul" else None
-        if found is not None:
-            params = work.signed(found[0].input[1:3])
+        quantize = work.rounding(node.input[1]) if node.op_type == "MatMul" else None
+        if quantize is not None:
+            params = work.signed(quantize.input[1:3])
             limit = _BESIDE_SHARES if work.shares(node.input[0]) else _BESIDE_ANY
-            integers = work.as_integers(found[0].input[0], params, limit)
+            integers = work.as_integers(quantize.input[0], params, limit)
             node.input[1] = work.add("DequantizeLinear", [integers, *params], f"{node.output[0]}_second")
             work.fold(node)
         work.nodes.append(node)
-    nodes = list(work.nodes)
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    work.write()

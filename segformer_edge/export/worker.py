@@ -146,7 +146,7 @@ def main(path: str) -> None:
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(1)
     value = json.loads(Path(path).read_text(encoding="utf-8"))
-    run_job(Job(**{**value, "size": tuple(value["size"]), "widths": tuple(value["widths"])}))
+    run_job(Job(**{**value, **{name: tuple(value[name]) for name in ("size", "widths", "cache_blocks")}}))
 
 
 if __name__ == "__main__":

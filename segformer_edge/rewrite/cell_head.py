@@ -55,7 +55,7 @@ def interpolation(scales: Sequence[int]) -> Array:
 
 @cache
 def sources(scales: Sequence[int], height: int, width: int) -> Array:
-    """Where the pixels of ``interpolation`` lie, for ``height * width`` cells: ``(cells, sources)``, int64.
+    """Where the pixels of ``interpolation`` lie, for ``height * width`` cells: ``(cells, sources)``, int32.
 
     The maps' pixels count row by row, one map behind the other. Those beyond a map's edge are the edge's.
     """
@@ -66,7 +66,7 @@ def sources(scales: Sequence[int], height: int, width: int) -> Array:
         pixels = rows[:, None, :, None] * (width * ratio) + columns[None, :, None, :]
         found.append(first + pixels.reshape(height * width, -1))
         first += height * width * ratio**2
-    return np.concatenate(found, axis=1)
+    return np.concatenate(found, axis=1).astype(np.int32)
 
 
 def _around(cells: int, ratio: int) -> Array:
@@ -92,16 +92,16 @@ class CellHead(nn.Module):
         weights = torch.as_tensor(interpolation(scales)).to(head.classifier.weight)
         self.register_buffer("interpolation", weights, persistent=False)
         self.projections, self.fused, self.classifier = head.projections, head.fused, head.classifier
-        self.operand = Site("head_projection")
-        self.weights = Site("interpolation", fixed=WEIGHT_PARAMS)
+        self.pixel_operand = Site("head_projection")
+        self.weight_operand = Site("interpolation", fixed=WEIGHT_PARAMS)
         outputs = [self._projection(index).output for index in range(1, len(head.projections))]
         known = [site.params for site in outputs if site.active and site.params is not None]
         if len(known) == len(outputs):
             common = params_covering(known)
-            for site in (*outputs, self.operand):
-                site.dtype, site.params = common.dtype, common
-            self.weights.dtype, self.weights.params = "int8", ActivationParams("int8", *WEIGHT_PARAMS)
-        for site in (self.operand, self.weights):
+            for site in (*outputs, self.pixel_operand):
+                site.fix(common)
+            self.weight_operand.fix(ActivationParams("int8", *WEIGHT_PARAMS))
+        for site in (self.pixel_operand, self.weight_operand):
             site.mode = head.fused.mode
 
     def _projection(self, index: int) -> QuantConv2d:
@@ -129,12 +129,12 @@ class CellHead(nn.Module):
         down, across = height // cell, width // cell
         pixels = largest.permute(0, 2, 3, 1).reshape(batch, down, cell, across, cell, channels)
         pixels = pixels.permute(0, 1, 3, 2, 4, 5).reshape(batch, down * across, cell * cell, channels)
-        weights = self.weights(self.interpolation)
+        weights = self.weight_operand(self.interpolation)
         places = torch.as_tensor(sources(self.scales, down, across)).to(largest.device)
         logits = []
         for start, stop in split(down * across, self.parts):
             near = small.index_select(1, places[start:stop].flatten())
-            near = self.operand(near.reshape(batch, stop - start, -1, near.shape[2]))
+            near = self.pixel_operand(near.reshape(batch, stop - start, -1, near.shape[2]))
             part = behind_view(site, pixels[:, start:stop].permute(0, 3, 1, 2))
             total = self._projection(0)(part) + torch.matmul(weights, near).permute(0, 3, 1, 2)
             logits.append(self.classifier(self.fused(F.relu(total))).permute(0, 2, 3, 1))

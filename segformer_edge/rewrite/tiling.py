@@ -56,7 +56,7 @@ class Tiling:
 
     def __post_init__(self) -> None:
         stages = (*self.bands, *self.queries, *self.hidden, *self.ffn, *self.embedding)
-        if min(*stages, self.head, self.head_channels) < 1:
+        if min(*stages, self.head, self.head_channels) < 1 or self.head_cells < 0:
             raise UsageError(f"A tiling has at least one part everywhere; got {self}.")
 
     @classmethod

@@ -12,9 +12,13 @@ import numpy as np
 import pytest
 
 from segformer_edge.data.metrics import agreement
+from segformer_edge.data.processing import Preprocessing
 from segformer_edge.errors import ArtifactError
-from segformer_edge.export.targets import CPU_TARGETS
+from segformer_edge.evaluation import TorchSegmenter
+from segformer_edge.export.onnx import adapt
+from segformer_edge.export.targets import CPU_TARGETS, TARGETS
 from segformer_edge.report.schema import Report
+from segformer_edge.rewrite.cache_blocks import cache_blocks
 from segformer_edge.runtime.metadata import ArtifactMetadata, sha256_of
 from segformer_edge.runtime.segmenter import Segmenter
 
@@ -53,16 +57,33 @@ def test_label_maps_are_those_of_the_quantized_reference(quantized_run, target):
     assert np.mean([agreement(a, b) for a, b in zip(maps, expected, strict=True)]) > AGREEMENT
 
 
+def difference(logits: np.ndarray, expected: np.ndarray) -> float:
+    """Root mean square, in standard deviations of what is expected."""
+    return float(np.sqrt(np.mean((logits - expected) ** 2)) / expected.std())
+
+
 @pytest.mark.parametrize("name", ["tiny_run", "b1_run"])
-@pytest.mark.parametrize("target", CPU_TARGETS)
+@pytest.mark.parametrize("target", ["executorch", "tflite", "openvino"])
 def test_logits_are_those_of_the_quantized_reference(request, name, target):
     found = request.getfixturevalue(name)
     segment = Segmenter.load(found.file(target))
     for image in found.images:
-        expected = found.quantized.logits(image)
-        error = np.sqrt(np.mean((segment.logits(image) - expected) ** 2)) / expected.std()
-        # OpenVINO's floats are bfloat16, and the ONNX file rounds inside attention where the reference does not.
-        assert error < {"openvino": 0.25, "onnx": 0.2}.get(target, 0.15)
+        error = difference(segment.logits(image), found.quantized.logits(image))
+        assert error < (0.25 if target == "openvino" else 0.15)
+
+
+@pytest.mark.parametrize("name", ["tiny_run", "b1_run"])
+def test_onnx_logits_are_those_of_the_reference_with_its_own_rounding(request, name):
+    """Widened weight scales, 7 bits of a key and shared ranges are more than half of what the file differs by."""
+    found = request.getfixturevalue(name)
+    segment, network = Segmenter.load(found.file("onnx")), found.network()
+    network.tile(cache_blocks(network.config, found.report.size, TARGETS["onnx"].cache_blocks))
+    adapt(network)
+    own = TorchSegmenter(network, Preprocessing(found.report.size))
+    for image in found.images:
+        expected = own.logits(image)
+        assert difference(segment.logits(image), expected) < 0.1
+        assert difference(expected, found.quantized.logits(image)) < 0.15
 
 
 def test_a_file_of_labels_has_no_logits(labels_run):

@@ -11,7 +11,7 @@ import pytest
 from onnx import numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 
-from segformer_edge.export.onnx_layout import constants_of
+from segformer_edge.export.onnx_graph import constants_of
 from segformer_edge.export.onnx_products import sign_second_factors
 
 KERNELS = ("MatMulIntegerToFloat", "QLinearMatMul")

@@ -97,7 +97,7 @@ def test_smaller_maps_share_the_range_that_holds_all_of_theirs(mixed):
     before = [each.output.params for each in mixed.decode_head.projections]
     head = copy.deepcopy(mixed).tile(Tiling(head_cells=2)).decode_head
     after = [each.output.params for each in head.projections]
-    assert after[0] == before[0] and after[1] == after[2] == after[3] == head.operand.params
+    assert after[0] == before[0] and after[1] == after[2] == after[3] == head.pixel_operand.params
     low, high = after[1].range
     assert low <= min(each.range[0] for each in before[1:]) + after[1].scale
     assert high >= max(each.range[1] for each in before[1:]) - after[1].scale

@@ -113,6 +113,8 @@ def test_a_tiling_has_at_least_one_part():
         Tiling((1, 1, 1, 0))
     with pytest.raises(UsageError, match="at least one part"):
         Tiling(ffn=(1, 0, 1, 1))
+    with pytest.raises(UsageError, match="at least one part"):
+        Tiling(head_cells=-1)
 
 
 def test_a_tiling_survives_json():
